@@ -1,0 +1,233 @@
+"""The run folder: the names of its files, and the one place that writes and reads them.
+
+=====================  ============================================================================
+``recipe.yaml``        the resolved recipe: every default filled in
+``environment.json``   versions, machine, git commit, command line
+``metrics.jsonl``      one object a line: ``step``, ``epoch``, ``split`` (train or val), metrics
+``checkpoints/``       ``last.pt``, ``best.pt`` and ``manifest.json`` with their checksums
+``evaluation.npz``     targets, predictions and worst samples of the best weights on validation data
+``summary.json``       final and best metrics, durations, exit reason, model, data
+``report.html``        the page
+=====================  ============================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import yaml
+
+from brickyard.errors import RunError
+
+RECIPE = "recipe.yaml"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+EVALUATION = "evaluation.npz"
+SUMMARY = "summary.json"
+REPORT = "report.html"
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file that appears at ``path`` whole or not at all.
+
+    Writes beside it, flushes to the disk, renames. After an error the old file is untouched and
+    nothing is left behind.
+
+    Args:
+        path: where the file shall be.
+        mode: ``"w"`` for text, ``"wb"`` for bytes.
+    """
+    encoding = None if "b" in mode else "utf-8"
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, where the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class RunFolder:
+    """Read and write the files of one run.
+
+    Args:
+        path: the folder; it need not exist for :meth:`create`.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, name: str, out: str | Path | None = None) -> RunFolder:
+        """Make a new, empty run folder: ``out``, or ``runs/NAME/TIME``.
+
+        Raises:
+            RunError: the folder exists and is not empty, or cannot be made.
+        """
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        path = Path(out) if out is not None else Path("runs") / name / stamp
+        if out is None and path.exists():
+            path = Path(f"{path}-{os.getpid()}")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path} exists and is not empty; give another --out, or resume it")
+        try:
+            (path / CHECKPOINTS).mkdir(parents=True)
+        except OSError as error:
+            raise RunError(f"cannot make the run folder {path}: {error.strerror}") from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """Open a run folder that exists.
+
+        Raises:
+            RunError: there is no run in that folder.
+        """
+        run = cls(path)
+        if not (run.path / RECIPE).is_file():
+            what = "holds no run (no recipe.yaml)" if run.path.is_dir() else "does not exist"
+            raise RunError(f"{run.path} {what}; give the folder that `brickyard train` made")
+        return run
+
+    @property
+    def checkpoints(self) -> Path:
+        """Return the folder of the checkpoints."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def report(self) -> Path:
+        """Return where the page is."""
+        return self.path / REPORT
+
+    def write_recipe(self, recipe: Mapping[str, Any]) -> None:
+        """Write the resolved recipe."""
+        with atomic_write(self.path / RECIPE) as file:
+            yaml.safe_dump(dict(recipe), file, sort_keys=False, allow_unicode=True)
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the resolved recipe."""
+        return yaml.safe_load((self.path / RECIPE).read_text(encoding="utf-8"))
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write ``environment.json`` or ``summary.json``."""
+        with atomic_write(self.path / name) as file:
+            json.dump(to_json(value), file, indent=1)
+            file.write("\n")
+
+    def environment(self) -> dict[str, Any]:
+        """Return the environment that the run was made in; empty if it was not written."""
+        return self._json(ENVIRONMENT)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the summary; empty while the run has not ended."""
+        return self._json(SUMMARY)
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        if not path.exists():
+            return {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(f"{path} is not readable JSON ({error})") from error
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the rows of ``metrics.jsonl``; a last line cut off by a kill is left out."""
+        path = self.path / METRICS
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = []
+        for number, line in enumerate(lines, 1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                if number == len(lines):
+                    break
+                raise RunError(f"{path} line {number} is not JSON: {line[:60]!r}") from error
+        return rows
+
+    def write_evaluation(self, **arrays: np.ndarray) -> None:
+        """Write what the report shows of single samples."""
+        with atomic_write(self.path / EVALUATION, "wb") as file:
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+    def evaluation(self) -> dict[str, np.ndarray]:
+        """Return the arrays of ``evaluation.npz``; empty if there is none."""
+        path = self.path / EVALUATION
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+class MetricsWriter:
+    """Append rows to ``metrics.jsonl``.
+
+    Args:
+        run: the run.
+        keep_until: on resume, rows past this step are dropped: the resumed run writes them again.
+    """
+
+    def __init__(self, run: RunFolder, keep_until: int | None = None):
+        path = run.path / METRICS
+        if keep_until is not None and path.exists():
+            kept = [row for row in run.metrics() if row["step"] <= keep_until]
+            with atomic_write(path) as file:
+                file.writelines(json.dumps(to_json(row)) + "\n" for row in kept)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed by close()
+
+    def row(self, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:
+        """Append one row."""
+        row = {"step": step, "epoch": round(epoch, 4), "split": split, **to_json(values)}
+        self._file.write(json.dumps(row) + "\n")
+
+    def flush(self) -> None:
+        """Hand what was written to the system, so that it outlives this process."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def to_json(value: Any) -> Any:
+    """Return ``value`` with numbers as JSON has them: non-finite ones become text."""
+    if isinstance(value, Mapping):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, float):
+        return float(f"{value:.8g}")
+    return value if isinstance(value, str | int | bool | type(None) | float) else str(value)

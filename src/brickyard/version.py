@@ -1,0 +1,3 @@
+"""Hold the version, so that reading it imports nothing else."""
+
+__version__ = "0.1.0"
