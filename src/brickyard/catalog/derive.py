@@ -27,8 +27,8 @@ def _state_bytes(card: Card) -> float | None:
         return None
     weight.grad = torch.full_like(weight, 0.5)
 
-    def closure() -> torch.Tensor:
-        return (weight.detach() ** 2).sum()
+    def closure() -> float:
+        return float((weight.detach() ** 2).sum())
 
     optimizer.step(closure)
     kept = [v for state in optimizer.state.values() for v in state.values()]
