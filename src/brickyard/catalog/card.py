@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
@@ -66,7 +67,7 @@ class Card:
         Raises:
             CatalogError: it needs a package that is not installed.
         """
-        missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
+        missing = [n for n in self.needs if importlib.util.find_spec(n.split(".")[0]) is None]
         if missing:
             raise CatalogError(
                 f"{self.key!r} needs {', '.join(missing)}, not installed here; "
@@ -116,7 +117,9 @@ def brick(kind: str, key: str, *, formula: str = "", **written: Any) -> Callable
         'optimizer'
     """
     about = find_kind(kind)
-    home = inspect.stack()[1].frame.f_globals.get("__name__", "")
+    if not re.fullmatch(r"[a-z0-9_]+", key):
+        raise CatalogError(f"a key has lower-case letters, digits and _; got {key!r}")
+    home = sys._getframe(1).f_globals.get("__name__", "")
     public = written.pop("public", "")
 
     def register(target: T) -> T:
@@ -166,6 +169,6 @@ def _make_card(
 
 
 def docstring_block(doc: str, title: str) -> str:
-    """Return the indented text under ``title:`` in a docstring, dedented; empty if there is none."""
+    """Return the dedented text under ``title:`` in a docstring; empty if there is none."""
     found = re.search(rf"^{title}:[ \t]*\n((?:[ \t]+\S.*(?:\n|$)|[ \t]*\n)+)", doc, flags=re.M)
     return inspect.cleandoc("\n" + found.group(1)).strip() if found else ""

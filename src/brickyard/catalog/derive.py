@@ -1,17 +1,30 @@
-"""Measure what a card states about its brick but nobody should type: state bytes per parameter."""
+"""Find what a card states but nobody should type: where to import it from, its state's bytes."""
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from brickyard.catalog.card import Card
 
 
 def derive(card: Card) -> dict[str, Any]:
-    """Return facts found by running the brick once on something small."""
+    """Return facts found by looking at the brick, or by running it once on something small."""
+    found: dict[str, Any] = {"import_from": _import_from(card)}
     if card.kind == "optimizer":
-        return {"state_bytes": _state_bytes(card)}
-    return {}
+        found["state_bytes"] = _state_bytes(card)
+    return found
+
+
+def _import_from(card: Card) -> str:
+    """Return the outermost package (below the root) that offers the brick under its name."""
+    module = card.target.partition(":")[0]
+    parts = module.split(".")
+    for length in range(2, len(parts)):
+        package = ".".join(parts[:length])
+        if getattr(importlib.import_module(package), card.name, None) is card.load():
+            return package
+    return module
 
 
 def _state_bytes(card: Card) -> float | None:

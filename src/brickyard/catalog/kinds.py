@@ -1,4 +1,4 @@
-"""Name the kinds of brick: what each is called, what its trainer supplies, what its cards must say."""
+"""Name the kinds of brick: their names, what the trainer supplies, what their cards must say."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Kind:
         category: the plural, as in ``brickyard catalog losses`` and ``guides/losses.md``.
         title: the heading of its table.
         about: one line for the list of categories.
-        injected: parameters that the trainer or the caller's code supplies; never recipe options.
+        injected: parameters that the trainer or the caller's code gives; never recipe options.
         facts: further fields that every card of this kind states by hand.
-        compare: columns of ``brickyard catalog CATEGORY --compare``: fields, facts or derived facts.
+        compare: columns of ``catalog CATEGORY --compare``: fields, facts or derived facts.
     """
 
     name: str
@@ -35,38 +35,119 @@ _SHAPES = frozenset(
 )
 
 _TABLE = (
-    Kind("activation", "activations", "Activations", "Non-linearities between layers", _SHAPES,
-         compare=("formula", "options", "cost", "best_for")),
-    Kind("normalization", "normalization", "Normalization",
-         "Layers that fix the statistics of what flows through", _SHAPES, ("shares",),
-         ("shares", "options", "best_for", "avoid_when")),
-    Kind("residual", "residuals", "Residual connections", "Skip paths and their scales",
-         _SHAPES | {"branch"}),
-    Kind("dropout", "dropouts", "Dropouts", "Noise on units, weights, channels or paths", _SHAPES,
-         ("granularity",), ("granularity", "options", "best_for", "avoid_when")),
-    Kind("initializer", "initializers", "Initializers", "Where weights start",
-         frozenset({"tensor", "generator", "model", "layer", "batch"}),
-         compare=("formula", "options", "best_for", "avoid_when")),
-    Kind("loss", "losses", "Losses", "What training makes small", frozenset(),
-         ("output", "target"), ("formula", "output", "target", "options", "best_for")),
-    Kind("optimizer", "optimizers", "Optimizers", "How gradients become steps",
-         frozenset({"params", "model_or_params", "model"}), ("known_issue",),
-         ("formula", "state_bytes", "options", "best_for", "known_issue")),
-    Kind("clipping", "clipping", "Gradient clipping", "Bounds on gradients before the step",
-         frozenset({"params", "parameters"})),
-    Kind("schedule", "schedules", "Schedules", "Factors of a hyperparameter over the run",
-         compare=("formula", "options", "best_for", "avoid_when")),
-    Kind("regularizer", "regularization", "Regularization",
-         "Penalties, constraints, averages, stopping", frozenset({"model", "params"})),
-    Kind("augmentation", "augmentation", "Augmentation", "Changes to samples that keep the label",
-         frozenset({"generator"})),
+    Kind(
+        "activation",
+        "activations",
+        "Activations",
+        "Non-linearities between layers",
+        _SHAPES,
+        compare=("formula", "options", "cost", "best_for"),
+    ),
+    Kind(
+        "normalization",
+        "normalization",
+        "Normalization",
+        "Layers that fix the statistics of what flows through",
+        _SHAPES,
+        ("shares",),
+        ("shares", "options", "best_for", "avoid_when"),
+    ),
+    Kind(
+        "residual",
+        "residuals",
+        "Residual connections",
+        "Skip paths and their scales",
+        _SHAPES | {"branch"},
+    ),
+    Kind(
+        "dropout",
+        "dropouts",
+        "Dropouts",
+        "Noise on units, weights, channels or paths",
+        _SHAPES,
+        ("granularity",),
+        ("granularity", "options", "best_for", "avoid_when"),
+    ),
+    Kind(
+        "initializer",
+        "initializers",
+        "Initializers",
+        "Where weights start",
+        frozenset({"tensor", "generator", "model", "layer", "batch"}),
+        compare=("formula", "options", "best_for", "avoid_when"),
+    ),
+    Kind(
+        "loss",
+        "losses",
+        "Losses",
+        "What training makes small",
+        frozenset(),
+        ("output", "target"),
+        ("formula", "output", "target", "options", "best_for"),
+    ),
+    Kind(
+        "optimizer",
+        "optimizers",
+        "Optimizers",
+        "How gradients become steps",
+        frozenset({"params", "model_or_params", "model"}),
+        ("known_issue",),
+        ("formula", "state_bytes", "options", "best_for", "known_issue"),
+    ),
+    Kind(
+        "clipping",
+        "clipping",
+        "Gradient clipping",
+        "Bounds on gradients before the step",
+        frozenset({"params", "parameters"}),
+    ),
+    Kind(
+        "schedule",
+        "schedules",
+        "Schedules",
+        "Factors of a hyperparameter over the run",
+        compare=("formula", "options", "best_for", "avoid_when"),
+    ),
+    Kind(
+        "regularizer",
+        "regularization",
+        "Regularization",
+        "Penalties, constraints, averages, stopping",
+        frozenset({"model", "params"}),
+    ),
+    Kind(
+        "augmentation",
+        "augmentation",
+        "Augmentation",
+        "Changes to samples that keep the label",
+        frozenset({"generator"}),
+    ),
     Kind("precision", "precision", "Precision", "Number formats of forward, backward and step"),
-    Kind("model", "models", "Reference models", "Small networks for the recipes",
-         frozenset({"input_shape", "outputs"})),
-    Kind("data", "data", "Data", "Data sets and readers for your own", frozenset({"seed"}),
-         ("task",), ("task", "options", "best_for")),
-    Kind("metric", "metrics", "Metrics", "What is reported, never trained on",
-         frozenset({"outputs"}), ("task", "better"), ("formula", "task", "better", "best_for")),
+    Kind(
+        "model",
+        "models",
+        "Reference models",
+        "Small networks for the recipes",
+        frozenset({"input_shape", "outputs"}),
+    ),
+    Kind(
+        "data",
+        "data",
+        "Data",
+        "Data sets and readers for your own",
+        frozenset({"seed"}),
+        ("task",),
+        ("task", "options", "best_for"),
+    ),
+    Kind(
+        "metric",
+        "metrics",
+        "Metrics",
+        "What is reported, never trained on",
+        frozenset({"outputs"}),
+        ("task", "better"),
+        ("formula", "task", "better", "best_for"),
+    ),
 )
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _TABLE}

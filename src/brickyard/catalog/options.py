@@ -76,8 +76,8 @@ def simplify(hint: Any, default: Any = None, required: bool = True) -> str:
             parts = [p for p in parts if p != "Any"]
         return "Any" if "Any" in parts else " | ".join(parts)
     if origin is tuple and args:
-        inner = "..." if Ellipsis in args else ""
-        return f"tuple[{', '.join([simplify(a) for a in args if a is not Ellipsis] + [inner] * bool(inner))}]"
+        inner = ["..." if a is Ellipsis else simplify(a) for a in args]
+        return f"tuple[{', '.join(inner)}]"
     if origin in (list, Sequence, Iterable) or hint in (list, tuple):
         return f"list[{simplify(args[0])}]" if args else "list"
     if origin in (dict, Mapping) or hint is dict:
@@ -105,7 +105,7 @@ def coerce(value: Any, kind: str) -> Any:
         raise TypeError(kind)
     if kind == "Any" or (kind == "None" and value is None):
         return value
-    if kind[:1] in "'\"" or kind.lstrip("-").isdigit():
+    if kind[:1] in "'\"" or kind.lstrip("-").isdigit() or kind in ("True", "False"):
         if repr(value) == kind:
             return value
         raise TypeError(kind)
@@ -126,8 +126,11 @@ def _number(value: Any, kind: str) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(kind)
     if kind == "float":
-        return float(value)
-    if kind == "int" and not float(value).is_integer():
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise TypeError(kind) from error
+    if kind == "int" and isinstance(value, float) and not value.is_integer():
         raise TypeError(kind)
     return int(value) if kind == "int" else value
 

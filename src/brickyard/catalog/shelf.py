@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import pkgutil
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,14 @@ GUIDES = Path(__file__).with_name("guides")
 def _stored() -> dict[str, Card]:
     if not CATALOG.exists():  # only while the very first catalog is being generated
         return {}
-    rows = json.loads(CATALOG.read_text(encoding="utf-8"))["cards"]
-    return {row["key"]: Card.from_dict(row) for row in rows}
+    try:
+        rows = json.loads(CATALOG.read_text(encoding="utf-8"))["cards"]
+        return {row["key"]: Card.from_dict(row) for row in rows}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CatalogError(
+            f"{CATALOG} is damaged ({error}); reinstall brickyard, or in a checkout run: "
+            "python -m brickyard.catalog"
+        ) from error
 
 
 def shelf(kind: str | None = None) -> list[Card]:
@@ -37,9 +45,13 @@ def shelf(kind: str | None = None) -> list[Card]:
         kind: singular or plural name of a kind.
 
     Raises:
-        CatalogError: no such kind.
+        CatalogError: no such kind, or a user's brick has the key of one of ours.
     """
-    cards = {**_stored(), **{key: card for key, card in LIVE.items() if key not in _stored()}}
+    cards = dict(_stored())
+    for key, card in LIVE.items():
+        ours = cards.setdefault(key, card)
+        if ours.target != card.target and not card.source.startswith("brickyard/"):
+            raise CatalogError(f"two bricks are called {key!r}: {ours.target} and {card.target}")
     wanted = find_kind(kind).name if kind else None
     return [card for card in cards.values() if wanted in (None, card.kind)]
 
@@ -83,7 +95,7 @@ def build(kind: str, key: str, *injected: Any, **options: Any) -> Any:
         options: its options by name.
 
     Raises:
-        CatalogError: unknown kind, key or option, or a missing package.
+        CatalogError: unknown kind, key or option, a missing option, or a missing package.
 
     Example:
         >>> build("loss", "huber", delta=0.5).delta
@@ -95,6 +107,12 @@ def build(kind: str, key: str, *injected: Any, **options: Any) -> Any:
     unknown = [name for name in options if name not in names]
     if unknown and not takes_any(target):
         raise CatalogError(f"{card.key!r} has no option {unknown[0]!r}{near(unknown[0], names)}")
+    with suppress(ValueError):  # an object in C may have no signature
+        signature = inspect.signature(target)
+        try:
+            signature.bind(*injected, **options)
+        except TypeError as error:
+            raise CatalogError(f"cannot build {card.key!r}: {error}") from error
     return target(*injected, **options)
 
 
@@ -151,7 +169,7 @@ def check() -> list[str]:
     for kind in {card.kind for card in cards}:
         if not (GUIDES / f"{KINDS[kind].category}.md").exists():
             wrong.append(f"guides/{KINDS[kind].category}.md is missing")
-    if CATALOG.read_text(encoding="utf-8") != generate():
+    if not CATALOG.exists() or CATALOG.read_text(encoding="utf-8") != generate():
         wrong.append("catalog.json is stale; run: python -m brickyard.catalog")
     return wrong
 
