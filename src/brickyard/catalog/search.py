@@ -1,10 +1,282 @@
-"""Rank cards by a text query."""
+"""Rank cards by a text query: fields with weights, stems, concepts, and a fallback for typos."""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Callable, Iterable
+from functools import cache
+from itertools import pairwise
+
 from brickyard.catalog.card import Card
+from brickyard.catalog.concepts import CONCEPTS, STOP_WORDS
+from brickyard.catalog.kinds import KINDS
+from brickyard.catalog.shelf import shelf
+
+_find_words = re.compile(r"[a-z0-9]+").findall
+_find_parts = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+").findall
+
+#: What is read, how much a word counts there, and how much a long text is discounted (0 to 1).
+_FIELDS: tuple[tuple[Callable[[Card], str], float, float], ...] = (
+    (lambda c: _names(c), 6.0, 0.6),
+    (lambda c: c.summary, 3.0, 0.4),
+    (lambda c: f"{c.use_when} {c.best_for}", 2.0, 0.4),
+    (lambda c: f"{c.kind} {c.about.category} {c.about.title}", 1.5, 0.0),
+    (lambda c: f"{c.doc} {' '.join(o.name for o in c.options)}", 1.0, 0.5),
+    (lambda c: f"{c.tune_first} {c.cost} {' '.join(map(str, c.facts.values()))}", 0.8, 0.5),
+    (lambda c: f"{c.paper} {' '.join(c.pairs_with)}", 0.6, 0.5),
+    (lambda c: f"{c.avoid_when} {' '.join(o.doc for o in c.options)}", 0.3, 0.5),
+)
+_SATURATION = 2.5  # BM25's k1 for weighted counts
+_RELATED = 0.55  # weight of a word that a concept brings in, against 1 for a word of the query
+_NAMED = 100.0  # added when the query is a brick's very name, so that it comes first
+
+_Forms = dict[str, float]  # words of the cards that one word of the query stands for, with weights
+
+_SUFFIXES = (
+    ("isations", "iz"), ("izations", "iz"), ("isation", "iz"), ("ization", "iz"),
+    ("ifications", "if"), ("ification", "if"), ("ifiers", "if"), ("ifier", "if"), ("ifies", "if"),
+    ("ify", "if"), ("ations", ""), ("ation", ""), ("ating", ""), ("ated", ""), ("ates", ""),
+    ("ate", ""), ("ities", ""), ("ity", ""), ("ness", ""), ("ively", ""), ("ives", ""),
+    ("ive", ""), ("ions", ""), ("ion", ""), ("ies", "y"), ("ings", ""), ("ing", ""), ("ers", ""),
+    ("er", ""), ("ed", ""), ("ly", ""), ("es", ""), ("s", ""), ("e", ""),
+)  # fmt: skip
 
 
 def search(text: str, kind: str | None = None, limit: int = 10) -> list[tuple[float, Card]]:
-    """Return ``(score, card)`` pairs, best first."""
-    raise NotImplementedError
+    """Return ``(score, card)`` pairs that fit ``text``, best first.
+
+    A brick's own name comes first. Otherwise cards are ranked by BM25 over their fields: names
+    count most, then the summary, then when to use it; ``avoid_when`` counts least. Words match by
+    stem; concepts ("exploding gradients") bring in the words that cards use; a word that no card
+    has is taken for a typo of the nearest ones.
+
+    Args:
+        text: words, in any order and case.
+        kind: search only among bricks of this kind.
+        limit: how many pairs to return at the most.
+
+    Raises:
+        CatalogError: no such kind.
+
+    Example:
+        >>> [card.key for _, card in search("adamw", limit=1)]
+        ['adamw']
+    """
+    cards = shelf(kind)
+    terms = [w for w in _find_words(text.lower()) if w not in STOP_WORDS]
+    terms = terms or _find_words(text.lower())
+    if not terms or not cards:
+        return []
+    index = _Index(cards)
+    scores = _rank(index, [index.forms(group) for group in _groups(terms)])
+    named = {stem(term) for term in terms}
+    for i, card in enumerate(cards):
+        scores[i] = scores[i] * _kind_boost(card, named) + _name_bonus(card, text)
+    order = sorted(range(len(cards)), key=lambda i: (-scores[i], i))
+    return [(round(scores[i], 3), cards[i]) for i in order[:limit] if scores[i] > 0]
+
+
+def _names(card: Card) -> str:
+    """Return key, aliases and class name, in parts and as one word each."""
+    plain = [card.key, *card.aliases]
+    joined = [card.name, *(name.replace("_", "") for name in plain if "_" in name)]
+    parts = _find_parts(card.name) if card.name.lower() != card.key else []
+    return " ".join([*(name.replace("_", " ") for name in plain), *parts, *joined])
+
+
+def _fold(text: str) -> str:
+    return "".join(_find_words(text.lower()))
+
+
+def _name_bonus(card: Card, text: str) -> float:
+    wanted = _fold(text)
+    for rank, names in enumerate(([card.key], card.aliases, [card.name])):
+        if wanted in map(_fold, names):
+            return _NAMED - rank
+    kind_words = {_fold(card.kind), _fold(card.about.category), _fold(card.about.title)}
+    if any(wanted == _fold(card.key) + word for word in kind_words):  # "focal loss"
+        return _NAMED - 3
+    return 0.0
+
+
+def _kind_boost(card: Card, named: set[str]) -> float:
+    kinds = _kind_stems()
+    if named & kinds[card.kind]:
+        return 1.3
+    return 0.8 if any(named & stems for stems in kinds.values()) else 1.0
+
+
+@cache
+def _kind_stems() -> dict[str, set[str]]:
+    return {kind.name: {stem(kind.name), stem(kind.category)} for kind in KINDS.values()}
+
+
+@cache
+def stem(word: str) -> str:
+    """Return the stem of a lower-case word, so that forms of one word meet.
+
+    Example:
+        >>> stem("clipping"), stem("normalization"), stem("normalise"), stem("classifiers")
+        ('clip', 'normaliz', 'normaliz', 'classif')
+    """
+    if word.isdigit():
+        return word
+    root = word
+    for suffix, instead in _SUFFIXES:
+        if root.endswith(suffix) and len(root) - len(suffix) >= 3 and not root.endswith("ss"):
+            root = root[: -len(suffix)] + instead
+            break
+    if len(root) > 3 and root[-1] == root[-2] and root[-1] not in "aeiou":
+        root = root[:-1]
+    if len(root) > 5 and root.endswith("is"):
+        root = root[:-1] + "z"
+    return root
+
+
+# --- From the query to words of the cards ---------------------------------------------------------
+
+
+def _groups(terms: list[str]) -> list[dict[str, float]]:
+    """Return one group of weighted stems for each matter that the query names."""
+    concepts, longest = _concepts()
+    stems = [stem(term) for term in terms]
+    groups: list[dict[str, float]] = []
+    at = 0
+    while at < len(terms):
+        for size in range(min(longest, len(terms) - at), 0, -1):
+            related = concepts.get(tuple(stems[at : at + size]))
+            if related or size == 1:
+                share = 1.0 if size == 1 else 0.8  # of each word, where the phrase is the matter
+                group = dict.fromkeys(related or (), _RELATED)
+                group |= dict.fromkeys(terms[at : at + size], share)
+                if size > 1:
+                    group["".join(terms[at : at + size])] = 1.0
+                groups.append(group)
+                at += size
+                break
+    for pair in pairwise(terms):  # "drop out", "soft max"
+        groups[0].setdefault("".join(pair), 1.0)
+    return groups
+
+
+@cache
+def _concepts() -> tuple[dict[tuple[str, ...], tuple[str, ...]], int]:
+    table: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for phrases, words in CONCEPTS:
+        for phrase in phrases.split(","):
+            parts = (stem(w) for w in _find_words(phrase) if w not in STOP_WORDS)
+            key = tuple(parts)
+            table[key] = table.get(key, ()) + tuple(_find_words(words))
+    return table, max(map(len, table))
+
+
+def _misspelt(word: str, vocabulary: Iterable[str]) -> _Forms:
+    """Return the nearest words of the cards: one slip for short words, two for long ones."""
+    pairs, most = _pairs(word), 1 if len(word) < 6 else 2
+    found: dict[str, int] = {}
+    for other in vocabulary:
+        if abs(len(other) - len(word)) <= most and len(pairs & _pairs(other)) >= 2:
+            slips = _slips(word, other)
+            if slips <= most:
+                found[other] = slips
+    fewest = min(found.values(), default=0)
+    return {other: 0.8 / slips for other, slips in found.items() if slips == fewest}
+
+
+def _pairs(word: str) -> set[str]:
+    padded = f"^{word}$"
+    return {padded[i : i + 2] for i in range(len(padded) - 1)}
+
+
+def _slips(a: str, b: str) -> int:
+    """Count the letters left out, added, changed or swapped with their neighbour."""
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        two_before, before, row = before, row, [i]
+        for j, y in enumerate(b, 1):
+            cost = min(before[j] + 1, row[-1] + 1, before[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                cost = min(cost, two_before[j - 2] + 1)
+            row.append(cost)
+    return row[-1]
+
+
+# --- From the words to scores ---------------------------------------------------------------------
+
+
+class _Index:
+    """Hold the words of all cards by field."""
+
+    def __init__(self, cards: list[Card]):
+        self.documents = [[_find_words(f[0](card).lower()) for f in _FIELDS] for card in cards]
+        totals = [sum(map(len, column)) for column in zip(*self.documents, strict=True)]
+        self.mean_lengths = [max(1.0, total / len(cards)) for total in totals]
+        self.vocabulary = {w for document in self.documents for words in document for w in words}
+        self._starts: dict[str, list[str]] = {}
+        for word in self.vocabulary:
+            self._starts.setdefault(word[:3], []).append(word)
+
+    def forms(self, group: dict[str, float]) -> list[_Forms]:
+        """Return the forms in the cards of each word of a group; near words if there are none."""
+        found = [self._same_word(word, weight) for word, weight in group.items()]
+        if not any(found):  # nothing at all: take it for a typo
+            asked = max(group.values())
+            found = [
+                _misspelt(w, self.vocabulary) for w, weight in group.items() if weight == asked
+            ]
+        return [forms for forms in found if forms]
+
+    def _same_word(self, word: str, weight: float) -> _Forms:
+        root = stem(word)
+        bucket = self._starts.get(root[:3], ())
+        same = {w: weight for w in bucket if stem(w) == root}
+        if not same and len(word) >= 3:
+            same = {w: weight * 0.7 for w in bucket if w.startswith(word)}
+        for cut in range(3, len(word) - 2 if not same else 0):  # "crossentropy"
+            if {word[:cut], word[cut:]} <= self.vocabulary:
+                return {word[:cut]: weight, word[cut:]: weight}
+        return same
+
+    def counts(self, wanted: set[str]) -> dict[str, dict[int, float]]:
+        """Return, for each word, the documents that have it and its weighted count there."""
+        found: dict[str, dict[int, float]] = {word: {} for word in wanted}
+        for i, document in enumerate(self.documents):
+            for words, mean, field in zip(document, self.mean_lengths, _FIELDS, strict=True):
+                _, weight, discount = field
+                for word in wanted.intersection(words):
+                    norm = 1 - discount + discount * len(words) / mean
+                    before = found[word].get(i, 0.0)
+                    found[word][i] = before + weight * words.count(word) / norm
+        return found
+
+
+def _rank(index: _Index, groups: list[list[_Forms]]) -> list[float]:
+    """Return each document's score: per group the best word and a share of the others."""
+    size = len(index.documents)
+    wanted = {word for group in groups for forms in group for word in forms}
+    counts = index.counts(wanted)
+    scores, covered = [0.0] * size, [0] * size
+    for group in groups:
+        best, every = [0.0] * size, [0.0] * size
+        for forms in group:
+            for i, score in _term_scores(forms, counts, size).items():
+                best[i] = max(best[i], score)
+                every[i] += score
+        for i in range(size):
+            scores[i] += best[i] + 0.3 * (every[i] - best[i])
+            covered[i] += best[i] > 0
+    shares = [count / len(groups) for count in covered]
+    return [s * (0.25 + 0.75 * share**2) for s, share in zip(scores, shares, strict=True)]
+
+
+def _term_scores(forms: _Forms, counts: dict[str, dict[int, float]], size: int) -> dict[int, float]:
+    """Return BM25's score of one word of the query for each document that has a form of it."""
+    weight = max(forms.values())
+    total: dict[int, float] = {}
+    for word, share in forms.items():
+        for i, count in counts[word].items():
+            total[i] = total.get(i, 0.0) + count * share / weight
+    rarity = math.log(1 + (size - len(total) + 0.5) / (len(total) + 0.5))
+    return {i: weight * rarity * c / (_SATURATION + c) for i, c in total.items()}
