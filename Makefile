@@ -1,0 +1,46 @@
+# Needs Python 3.11 or newer and git; everything else goes into .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
+LOCK := requirements/lock.txt
+NEEDS := pyproject.toml requirements/torch.txt $(LOCK)
+RECIPE ?= recipes/mnist5k-cnn.yaml
+
+.PHONY: train test check catalog bench docs format lock clean
+
+train: $(VENV)/.installed ## train on real data; the last line is the path of the report
+	@$(BIN)/brickyard train $(RECIPE)
+
+test: check ## all checks, then all tests
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+catalog: $(VENV)/.installed ## write catalog.json anew and check every card
+	$(BIN)/python -m brickyard.catalog
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# torch comes first and alone, so that no other package can pick another build of it.
+$(VENV)/.torch: requirements/torch.txt
+	@echo "setting up $(VENV) (once; a few minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements/torch.txt -c $(LOCK)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch $(NEEDS)
+	$(PIP) -e '.[all]' -c $(LOCK)
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) -e '.[all,dev]' -c $(LOCK)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,140 @@
+"""Evaluate a model on held-out data: in eval mode, without gradients, and back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from brickyard.train.data import Batches
+from brickyard.train.task import Task
+
+
+class Metric(Protocol):
+    """What torchmetrics' metrics have."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Take a batch."""
+
+    def compute(self) -> Tensor:
+        """Return the value over all batches since the reset."""
+
+    def reset(self) -> None:
+        """Forget."""
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode without gradients; afterwards each module is as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+class Evaluator:
+    """Compute loss and metrics over a split.
+
+    Args:
+        batches: the split's batches, in order.
+        loss: called with output and targets; averaged over samples.
+        task: turns outputs and targets into what loss and metrics take.
+        metrics: by name.
+        monitor: name of the value that picks the best checkpoint.
+        mode: ``"min"`` or ``"max"``: what is good for ``monitor``.
+        autocast: context of the forward pass.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        task: Task,
+        metrics: Mapping[str, Metric] | None = None,
+        monitor: str = "loss",
+        mode: str = "min",
+        autocast: AbstractContextManager[Any] | None = None,
+    ):
+        self.batches = batches
+        self.loss = loss
+        self.task = task
+        self.metrics = dict(metrics or {})
+        self.monitor = monitor
+        self.mode = mode
+        self.autocast = autocast or nullcontext()
+
+    def better(self, value: float, than: float) -> bool:
+        """Say whether ``value`` beats ``than``; a NaN never does, and is beaten by any number."""
+        if than != than:
+            return value == value
+        return value < than if self.mode == "min" else value > than
+
+    def run(self, model: nn.Module) -> dict[str, float]:
+        """Return the mean loss and every metric over the split."""
+        total, samples = 0.0, 0
+        for metric in self.metrics.values():
+            metric.reset()
+        with evaluating(model):
+            for x, y in self.batches.epoch(0):
+                with self.autocast:
+                    output = model(x)
+                    loss = self.loss(output, self.task.target(y))
+                total += float(loss) * len(y)
+                samples += len(y)
+                for metric in self.metrics.values():
+                    metric.update(*self.task.scored(output, y))
+            values = {name: float(metric.compute()) for name, metric in self.metrics.items()}
+        return {"loss": total / samples, **values}
+
+    def inspect(self, model: nn.Module, worst: int = 24) -> dict[str, np.ndarray]:
+        """Return target, prediction, confidence and loss of every sample, and the worst images.
+
+        Args:
+            model: the network, usually with its best weights.
+            worst: how many images with the greatest loss to keep.
+        """
+        rows: list[dict[str, Tensor]] = []
+        images: list[Tensor] = []
+        with evaluating(model):
+            for x, y in self.batches.epoch(0):
+                rows.append(self.task.inspect(model(x), y))
+                if _is_image(x):
+                    images.append(x[rows[-1]["loss"].argsort(descending=True)[:worst]].cpu())
+        found = {key: torch.cat([row[key] for row in rows]).cpu().numpy() for key in rows[0]}
+        if images:
+            # Each batch kept its own worst; the split's worst are among them.
+            kept = torch.cat(
+                [row["loss"].argsort(descending=True)[:worst] + start
+                 for row, start in zip(rows, _starts(rows), strict=True)]
+            )  # fmt: skip
+            order = torch.from_numpy(found["loss"])[kept.cpu()].argsort(descending=True)[:worst]
+            found["worst_index"] = kept.cpu()[order].numpy()
+            found["worst_images"] = _pictures(torch.cat(images)[order])
+        return found
+
+
+def _starts(rows: list[dict[str, Tensor]]) -> list[int]:
+    sizes = [len(row["loss"]) for row in rows]
+    return [sum(sizes[:i]) for i in range(len(sizes))]
+
+
+def _is_image(x: Tensor) -> bool:
+    return x.ndim == 4 and x.shape[1] in (1, 3) and min(x.shape[2:]) >= 4
+
+
+def _pictures(x: Tensor) -> np.ndarray:
+    """Return images (M, C, H, W) of any range as uint8 (M, H, W) or (M, H, W, 3)."""
+    flat = x.float().flatten(1)
+    low, high = flat.min(1).values, flat.max(1).values
+    scale = (high - low).clamp_min(1e-8)
+    unit = (x.float() - low[:, None, None, None]) / scale[:, None, None, None]
+    pixels = (unit * 255).round().to(torch.uint8)
+    return (pixels[:, 0] if x.shape[1] == 1 else pixels.permute(0, 2, 3, 1)).numpy()

@@ -1,0 +1,76 @@
+"""Show progress: a bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from brickyard.train.loop import Loop
+
+_REFRESH_SECONDS = 0.2
+
+
+class ProgressLines:
+    """Print a line for every evaluation, and keep a bar below them in a terminal.
+
+    Args:
+        console: where to print; standard error by default, so that output stays clean.
+        batch_size: samples a step, for the throughput.
+    """
+
+    def __init__(self, console: Console | None = None, batch_size: int = 1):
+        self.console = console or Console(stderr=True, highlight=False)
+        self.batch_size = batch_size
+        self._bar: Progress | None = None
+        self._shown = 0.0
+        self._mark = (monotonic(), 0)
+        self._train: dict[str, float] = {}
+
+    def start(self, total: int, step: int = 0) -> None:
+        """Begin at ``step`` of ``total``."""
+        self._mark = (monotonic(), step)
+        if self.console.is_terminal:
+            # No refresh thread: on few cores it would take time from training.
+            self._bar = Progress(
+                BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total} steps"),
+                TextColumn("{task.description}"), TimeRemainingColumn(),
+                console=self.console, auto_refresh=False, transient=True,
+            )  # fmt: skip
+            self._bar.add_task("", total=total, completed=step)
+            self._bar.start()
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def logged(self, loop: Loop, values: dict[str, float]) -> None:
+        """Remember the training figures and move the bar."""
+        self._train = values
+        if self._bar is not None and monotonic() - self._shown > _REFRESH_SECONDS:
+            text = f"loss {values['loss']:.4f}  rate {values['lr']:.2e}"
+            self._bar.update(self._bar.task_ids[0], completed=loop.state.step, description=text)
+            self._bar.refresh()
+            self._shown = monotonic()
+
+    def evaluated(self, loop: Loop, values: dict[str, float], best: bool) -> None:
+        """Print the evaluation's line."""
+        then, step = self._mark
+        self._mark = (monotonic(), loop.state.step)
+        rate = (loop.state.step - step) * self.batch_size / max(self._mark[0] - then, 1e-9)
+        epochs = loop.parts.total / len(loop.parts.train)
+        shown = "  ".join(f"val {k} {v:.4f}" for k, v in values.items())
+        train = f"train loss {self._train['loss']:.4f}  " if self._train else ""
+        width = len(f"{epochs:g}")
+        self.console.print(
+            f"epoch {loop.epochs():>{width}.4g}/{epochs:g}  {train}{shown}  "
+            f"{rate:,.0f} samples/s{'  *' if best else ''}"
+        )
+
+    def boundary(self, loop: Loop) -> None:
+        """Do nothing: the bar moves with the training rows."""

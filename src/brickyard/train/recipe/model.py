@@ -1,0 +1,189 @@
+"""The fields of a recipe and their types."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from brickyard.schedules import Length
+
+_SAFE_NAME = re.compile(r"[\w.-]+")
+
+#: Fields that hold one brick, and fields that hold a list of them, with the bricks' kinds.
+ONE = {
+    "data": "data", "model": "model", "loss": "loss", "optimizer": "optimizer",
+    "clipping": "clipping",
+}  # fmt: skip
+MANY = {
+    "schedule": "schedule", "regularizers": "regularizer", "augmentation": "augmentation",
+    "metrics": "metric",
+}  # fmt: skip
+
+
+class Component(BaseModel):
+    """Name one brick and its options, or the user's own object by ``target``.
+
+    Args:
+        name: key of a brick.
+        target: ``"package.module:object"``, instead of a name.
+        options: everything else.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = ""
+    target: str = ""
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, given: Any) -> Component:
+        """Read ``"adamw"``, ``{"name": "adamw", "lr": 1e-3}`` or ``{"target": "my.module:make"}``.
+
+        Raises:
+            ValueError: neither or both of name and target, or another type.
+        """
+        if isinstance(given, Component):
+            return given
+        if isinstance(given, str):
+            given = {"name": given}
+        rule = "give a brick's name, {name: NAME, options...} or {target: 'package.module:object'}"
+        if not isinstance(given, dict):
+            raise ValueError(f"{rule}; got {given!r}")
+        options = dict(given)
+        name, target = options.pop("name", ""), options.pop("target", "")
+        if bool(name) == bool(target) or not isinstance(name, str) or not isinstance(target, str):
+            what = "both name and target" if name and target else f"{given!r}"
+            raise ValueError(f"{rule}; got {what}")
+        return cls(name=name, target=target, options=options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the component as a recipe writes it."""
+        head = {"name": self.name} if self.name else {"target": self.target}
+        return {**head, **self.options}
+
+    @property
+    def label(self) -> str:
+        """Return what to call it in messages."""
+        return self.name or self.target
+
+
+def _listed(given: Any) -> Any:
+    many = given if isinstance(given, list | tuple) else [given]
+    return [Component.parse(one) for one in many]
+
+
+One = Annotated[Component, BeforeValidator(Component.parse)]
+Many = Annotated[list[Component], BeforeValidator(_listed)]
+
+
+def _check_length(given: Any) -> Any:
+    length = Length.parse(given)
+    if length.unit not in ("steps", "ep"):
+        raise ValueError(f"give a number of steps (2000) or epochs ('5ep'); got {given!r}")
+    return given
+
+
+def _check_often(given: Any) -> Any:
+    if isinstance(given, str) and re.fullmatch(r"\d+(\.\d+)?s", given):
+        return given
+    try:
+        return _check_length(given)
+    except ValueError:
+        rule = "give seconds ('30s'), steps (2000) or epochs ('5ep')"
+        raise ValueError(f"{rule}; got {given!r}") from None
+
+
+Often = Annotated[int | str, BeforeValidator(_check_often)]
+Steps = Annotated[int | str, BeforeValidator(_check_length)]
+
+
+class Recipe(BaseModel):
+    """Hold everything that decides a training run.
+
+    Args:
+        data: what to train on.
+        model: the network; its input shape and number of outputs come from the data.
+        loss: what training makes small.
+        optimizer: how gradients become steps.
+        schedule: pieces of the learning rate's schedule, run one after the other.
+        clipping: bound on the gradients; none when left out.
+        regularizers: what acts beside the loss, such as early stopping.
+        augmentation: what is done to training batches, in order.
+        metrics: what is reported of the validation split.
+        monitor: the validation metric that picks the best checkpoint; the first of ``metrics``
+            (or the loss) when empty.
+        name: name of the run's folder.
+        budget: length of training: ``"20ep"`` or a number of steps.
+        batch_size: samples a step.
+        eval_batch_size: samples at a time when evaluating.
+        evaluate_every: distance between evaluations: ``"1ep"`` or steps.
+        checkpoint_every: distance between checkpoints: ``"30s"``, ``"1ep"`` or steps. The end of a
+            run and Ctrl-C always write one.
+        log_every: steps between the training rows of ``metrics.jsonl``.
+        workers: processes that load data sets which do not fit in memory.
+        precision: ``"fp32"``, or ``"bf16"`` for autocast in bfloat16.
+        channels_last: lay images out with channels last; faster for convolutions on many machines.
+        device: ``"auto"`` takes an accelerator when there is one.
+        threads: threads of torch on the CPU; torch's own choice when left out.
+        seed: decides the split, the initial weights and the order of the samples.
+
+    Example:
+        >>> recipe = Recipe(data="digits", model="mlp", loss="cross_entropy")
+        >>> recipe.optimizer.name
+        'adamw'
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    data: One
+    model: One
+    loss: One
+    optimizer: One = Component(name="adamw")
+    schedule: Many = Field(default_factory=list)
+    clipping: One | None = None
+    regularizers: Many = Field(default_factory=list)
+    augmentation: Many = Field(default_factory=list)
+    metrics: Many = Field(default_factory=list)
+    monitor: str = ""
+    name: str = "run"
+    budget: Steps = "10ep"
+    batch_size: int = Field(64, ge=1)
+    eval_batch_size: int = Field(512, ge=1)
+    evaluate_every: Steps = "1ep"
+    checkpoint_every: Often = "30s"
+    log_every: int = Field(10, ge=1)
+    workers: int = Field(0, ge=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = False
+    device: str = "auto"
+    threads: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0, lt=2**32)
+
+    @field_validator("name")
+    @classmethod
+    def _safe(cls, name: str) -> str:
+        if not _SAFE_NAME.fullmatch(name) or set(name) == {"."}:
+            raise ValueError(f"a name has letters, digits, '-', '_' and '.' only; got {name!r}")
+        return name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain data, as YAML holds it."""
+        plain: dict[str, Any] = {}
+        for field in type(self).model_fields:
+            value = getattr(self, field)
+            if isinstance(value, Component):
+                value = value.to_dict()
+            elif isinstance(value, list):
+                value = [one.to_dict() for one in value]
+            plain[field] = _plain(value)
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value

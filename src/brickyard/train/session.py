@@ -1,0 +1,280 @@
+"""Train a recipe into a run folder, resume it, and write down how it went."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter as now
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from brickyard.errors import RunError
+from brickyard.runs import ENVIRONMENT, SUMMARY, MetricsWriter, RunFolder
+from brickyard.schedules import Length
+from brickyard.train.checkpoint import FORMAT, Checkpoints
+from brickyard.train.environment import describe_environment
+from brickyard.train.loop import PHASES, Loop, State
+from brickyard.train.progress import ProgressLines
+from brickyard.train.recipe import Recipe, Resolved, load, resolve
+from brickyard.train.setup import Setup, build_setup
+from brickyard.train.snapshot import capture, restore
+
+
+@dataclass(frozen=True)
+class Result:
+    """Hold what a run ended with.
+
+    Args:
+        run: its folder.
+        model: the network with its best weights.
+        summary: what ``summary.json`` says.
+    """
+
+    run: RunFolder
+    model: nn.Module
+    summary: dict[str, Any]
+
+
+def train(
+    recipe: str | Path | Recipe | Mapping[str, Any] | Resolved,
+    overrides: Iterable[str] = (),
+    out: str | Path | None = None,
+    progress: ProgressLines | None = None,
+) -> Result:
+    """Train a recipe and return the model with its best weights.
+
+    Args:
+        recipe: a YAML file, a :class:`Recipe`, or its content as a mapping.
+        overrides: such as ``"optimizer.lr=1e-3"``; for files only.
+        out: the run folder; ``runs/NAME/TIME`` when left out.
+        progress: who shows it; lines on standard error by default.
+
+    Raises:
+        RecipeError: the recipe is wrong.
+        RunError: the run folder cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> recipe = Recipe(data="digits", model="mlp", loss="cross_entropy",
+        ...                 metrics=["accuracy"], budget="2ep")
+        >>> result = train(recipe, out=tempfile.mkdtemp())
+        >>> result.summary["exit_reason"]
+        'budget'
+    """
+    started = now()
+    if isinstance(recipe, str | Path):
+        resolved = load(recipe, overrides)
+    elif isinstance(recipe, Resolved):
+        resolved = recipe
+    else:
+        resolved = resolve(recipe)
+    setup = build_setup(resolved)
+    run = RunFolder.create(resolved.recipe.name, out)
+    run.write_recipe(resolved.recipe.to_dict())
+    run.write_json(ENVIRONMENT, describe_environment(resolved.root))
+    return _Session(setup, run, State(), now() - started, progress).run()
+
+
+def resume(path: str | Path, progress: ProgressLines | None = None) -> Result:
+    """Go on with a run from its last checkpoint, exactly as if it had not been stopped.
+
+    Args:
+        path: the run folder.
+        progress: who shows it.
+
+    Raises:
+        RunError: no run, no readable checkpoint, other data, or the run has ended.
+    """
+    started = now()
+    run = RunFolder.open(path)
+    reason = run.summary().get("exit_reason", "")
+    if reason in ("budget", "early_stop"):
+        raise RunError(
+            f"{run.path} has ended ({reason}): nothing to resume; its page is {run.report}"
+        )
+    root = Path(run.environment().get("recipe_folder", "."))
+    setup = build_setup(resolve(run.recipe(), source=str(run.path / "recipe.yaml"), root=root))
+    checkpoint, warning = Checkpoints(run.checkpoints).load_last()
+    state = restore(setup, checkpoint)
+    session = _Session(setup, run, state, now() - started, progress)
+    if warning:
+        session.progress.console.print(f"warning: {warning}")
+    return session.run()
+
+
+class _Session:
+    """Listen to a loop and keep its run folder."""
+
+    def __init__(
+        self, setup: Setup, run: RunFolder, state: State, setup_seconds: float,
+        progress: ProgressLines | None,
+    ):  # fmt: skip
+        recipe = setup.recipe
+        self.setup, self.folder, self.state = setup, run, state
+        self.progress = progress or ProgressLines(batch_size=recipe.batch_size)
+        self.checkpoints = Checkpoints(run.checkpoints)
+        self.writer = MetricsWriter(run, keep_until=state.step)
+        self.best_weights: dict[str, Any] | None = None
+        self.last: dict[str, dict[str, float]] = {}
+        for row in run.metrics():  # of the part before a resume
+            values = {k: v for k, v in row.items() if k not in ("step", "epoch", "split")}
+            self.last[row["split"]] = values
+        self.started = now() - setup_seconds - state.seconds.get("total", 0.0)
+        state.seconds.setdefault("setup", 0.0)
+        state.seconds["setup"] += setup_seconds
+        self._saved_at, self._saved_step = now(), state.step
+        every = recipe.checkpoint_every
+        timed = every.endswith("s") if isinstance(every, str) else False
+        self._save_seconds = float(str(every)[:-1]) if timed else 0.0
+        if not timed:
+            setup.parts.checkpoint_every = Length.parse(every).steps(epoch=len(setup.parts.train))
+
+    def logged(self, loop: Loop, values: dict[str, float]) -> None:
+        self.last["train"] = values
+        self.writer.row(self.state.step, loop.epochs(), "train", values)
+
+    def evaluated(self, loop: Loop, values: dict[str, float], best: bool) -> None:
+        self.last["val"] = values
+        self.writer.row(self.state.step, loop.epochs(), "val", values)
+        self.writer.flush()
+        if best:  # kept in memory; written with the next checkpoint
+            weights = self.setup.parts.model.state_dict()
+            self.best_weights = {name: value.clone() for name, value in weights.items()}
+
+    def boundary(self, loop: Loop) -> None:
+        every = self.setup.parts.checkpoint_every
+        if self._save_seconds:
+            due = now() - self._saved_at >= self._save_seconds
+        else:
+            due = bool(every) and self.state.step % every == 0
+        if due:
+            self.save()
+
+    def save(self) -> None:
+        """Write the last checkpoint, and the best weights when there are newer ones."""
+        start = now()
+        self.writer.flush()
+        self.state.seconds["total"] = start - self.started
+        states = {"last": capture(self.setup, self.state)}
+        if self.best_weights is not None:
+            states["best"] = {
+                "format": FORMAT, **self.state.best, "model": self.best_weights,
+            }  # fmt: skip
+        self.checkpoints.save(states, self.state.step)
+        self._saved_at, self._saved_step = now(), self.state.step
+        self.state.seconds["checkpoint"] += now() - start
+
+    def run(self) -> Result:
+        """Train to the end, whatever it is, and leave a complete run folder."""
+        loop = Loop(self.setup.parts, [self, self.progress], self.state)
+        self.progress.start(self.setup.parts.total, self.state.step)
+        try:
+            with _stop_on_signals(loop):
+                reason = loop.run()
+            self.save()
+        except BaseException as error:
+            self._finish("failed", error=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self.progress.stop()
+        return self._finish(reason)
+
+    def _finish(self, reason: str, error: str = "") -> Result:
+        from brickyard.report import write_report
+
+        model = self.setup.parts.model
+        if not error:
+            if reason != "interrupted":
+                self._take_best()
+            self.folder.write_evaluation(
+                **self.setup.evaluator.inspect(model),
+                **(
+                    {"classes": np.array(self.setup.data.classes)}
+                    if self.setup.data.classes
+                    else {}
+                ),
+            )
+        self.writer.close()
+        summary = self._summary(reason, error)
+        self.folder.write_json(SUMMARY, summary)
+        write_report(self.folder.path)
+        return Result(self.folder, model, summary)
+
+    def _take_best(self) -> None:
+        """End with the best weights, unless early stopping was told to keep the last ones."""
+        stopping = self.setup.parts.stopping
+        if stopping is not None and not stopping.restore_best:
+            return
+        model = self.setup.parts.model
+        if self.best_weights is None and self.state.best:
+            self.best_weights = self.checkpoints.load("best")["model"]
+        if self.best_weights is not None:
+            model.load_state_dict(self.best_weights)
+
+    def _summary(self, reason: str, error: str) -> dict[str, Any]:
+        setup, state = self.setup, self.state
+        parts, data = setup.parts, setup.data
+        seconds = {**state.seconds, "total": now() - self.started}
+        known = sum(seconds[phase] for phase in (*PHASES, "setup"))
+        seconds["other"] = max(0.0, seconds["total"] - known)
+        trained = sum(seconds[phase] for phase in ("data", "forward", "backward", "step"))
+        return {
+            "name": setup.recipe.name,
+            "task": data.task,
+            "exit_reason": reason,
+            **({"error": error} if error else {}),
+            "monitor": {"name": setup.evaluator.monitor, "mode": setup.evaluator.mode},
+            "final": self.last,
+            "best": state.best,
+            "steps": state.step,
+            "epochs": state.step / len(parts.train),
+            "skipped_steps": state.skipped,
+            "samples_per_second": state.step * setup.recipe.batch_size / max(trained, 1e-9),
+            "seconds": seconds,
+            "model": _describe_model(setup.recipe.model.label, parts.model),
+            "data": {
+                "name": data.name, "train": len(data.train), "val": len(data.val),
+                "input_shape": list(data.input_shape), "classes": list(data.classes),
+                "facts": data.facts,
+            },
+            "findings": [],
+        }  # fmt: skip
+
+
+def _describe_model(name: str, model: nn.Module) -> dict[str, Any]:
+    layers = [
+        {"path": path, "type": type(module).__name__,
+         "parameters": sum(p.numel() for p in module.parameters())}
+        for path, module in model.named_modules() if not list(module.children())
+    ]  # fmt: skip
+    return {
+        "name": name,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "layers": layers,
+    }
+
+
+@contextmanager
+def _stop_on_signals(loop: Loop) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the run after the present step; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if loop.stop_requested:
+            raise KeyboardInterrupt
+        loop.stop_requested = True
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,292 @@
+"""Build what a recipe names: data, model, loss, optimizer and the rest, in the loop's form."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from brickyard import catalog
+from brickyard.errors import CatalogError, DataError, RecipeError
+from brickyard.regularize import EarlyStopping
+from brickyard.schedules import Length, Schedule
+from brickyard.train.data import Batches, Data, batches, from_user
+from brickyard.train.evaluate import Evaluator
+from brickyard.train.loop import Parts
+from brickyard.train.recipe import Component, Recipe, Resolved
+from brickyard.train.recipe.resolve import load_target
+from brickyard.train.task import Task, task_for
+
+
+@dataclass
+class Setup:
+    """Hold a built recipe."""
+
+    recipe: Recipe
+    data: Data
+    task: Task
+    parts: Parts
+    evaluator: Evaluator
+
+
+@contextmanager
+def _place(path: str) -> Iterator[None]:
+    """Put the recipe's path in front of what a brick complains about."""
+    try:
+        yield
+    except RecipeError:
+        raise
+    except (CatalogError, DataError, ValueError, TypeError) as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def build_setup(resolved: Resolved) -> Setup:
+    """Build everything that a recipe names.
+
+    Args:
+        resolved: a checked recipe.
+
+    Raises:
+        RecipeError: a brick refuses its options, or two do not fit together.
+    """
+    recipe = resolved.recipe
+    device = pick_device(recipe.device)
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    seed_everything(recipe.seed)
+    data = build_data(resolved)
+    loss_card = None if recipe.loss.target else catalog.get(recipe.loss.name, "loss")
+    task = task_for(data, loss_card)
+    with _place("model"):
+        model: nn.Module = _make(
+            recipe.model, "model", input_shape=data.input_shape, outputs=task.outputs
+        ).to(device)
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    with _place("loss"):
+        loss = _make(recipe.loss, "loss")
+        loss = loss.to(device) if isinstance(loss, nn.Module) else loss
+    train = _batches(recipe, data, device, training=True)
+    steps = partial(_steps, epoch=len(train))
+    autocast = _autocast(recipe.precision, device)
+    stopping, penalties, constraints = _regularizers(recipe)
+    evaluator = _evaluator(recipe, data, task, loss, device, autocast)
+    if stopping is not None:
+        _complete(stopping, evaluator)
+    with _place("optimizer"):
+        optimizer = _make_on(recipe.optimizer, "optimizer", model.parameters())
+    parts = Parts(
+        model=model, loss=loss, optimizer=optimizer, train=train, total=steps(recipe.budget),
+        evaluator=evaluator, evaluate_every=steps(recipe.evaluate_every),
+        scheduler=_scheduler(recipe, optimizer, steps(recipe.budget), len(train)),
+        clip=_clip(recipe), target=task.target, penalties=penalties, constraints=constraints,
+        stopping=stopping, autocast=autocast, log_every=recipe.log_every,
+    )  # fmt: skip
+    return Setup(recipe, data, task, parts, evaluator)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called ``name``; ``"auto"`` takes an accelerator when there is one.
+
+    Raises:
+        RecipeError: there is no such device here.
+    """
+    if name == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return found or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise RecipeError(f"device: {name!r} cannot be used here ({reason}); take cpu or auto")  # noqa: B904
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed)  # what the user's own code may draw from
+    torch.manual_seed(seed)
+
+
+def build_data(resolved: Resolved) -> Data:
+    """Read and split the recipe's data.
+
+    Raises:
+        RecipeError: it cannot be read; the message is the reader's.
+    """
+    recipe, root = resolved.recipe, resolved.root
+    with _place("data"):
+        if recipe.data.target:
+            made = _make(recipe.data, "data", seed=recipe.seed, root=root)
+            return from_user(made, name=recipe.data.target, seed=recipe.seed)
+        return _make(recipe.data, "data", seed=recipe.seed, root=root)
+
+
+def _make(component: Component, kind: str, **injected: Any) -> Any:
+    """Build a brick with its options, and with those of ``injected`` that it takes."""
+    target = _target(component, kind)
+    taken = inspect.signature(target).parameters
+    extra = {name: value for name, value in injected.items() if name in taken}
+    return target(**extra, **component.options)
+
+
+def _make_on(component: Component, kind: str, first: Any) -> Any:
+    return _target(component, kind)(first, **component.options)
+
+
+def _target(component: Component, kind: str) -> Callable[..., Any]:
+    if component.target:
+        return load_target(component.target, kind)
+    return catalog.get(component.name, kind).load()
+
+
+def _steps(given: int | str, epoch: int) -> int:
+    return Length.parse(given).steps(epoch=epoch)
+
+
+def _batches(recipe: Recipe, data: Data, device: torch.device, training: bool) -> Batches:
+    split = data.train if training else data.val
+    transform = None
+    if training and recipe.augmentation:
+        with _place("augmentation"):
+            made = [_make(one, "augmentation") for one in recipe.augmentation]
+        transform = made[0] if len(made) == 1 else _InOrder(made)
+    made = batches(
+        split,
+        recipe.batch_size if training else recipe.eval_batch_size,
+        shuffle=training,
+        seed=recipe.seed,
+        transform=transform,
+        workers=recipe.workers,
+    )
+    if device.type == "cpu" and not recipe.channels_last:
+        return made
+    return _Moved(made, device, recipe.channels_last)
+
+
+class _InOrder:
+    """Apply augmentations one after the other, from one generator."""
+
+    def __init__(self, many: list[Callable[..., tuple[Tensor, Tensor]]]):
+        self.many = many
+
+    def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        for one in self.many:
+            x, y = one(x, y, generator)
+        return x, y
+
+
+class _Moved:
+    """Put batches on a device, images with their channels last if asked."""
+
+    def __init__(self, inner: Batches, device: torch.device, channels_last: bool):
+        self.inner, self.device, self.channels_last = inner, device, channels_last
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for x, y in self.inner.epoch(number, start=start):
+            if self.channels_last and x.ndim == 4:
+                x = x.contiguous(memory_format=torch.channels_last)
+            yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+
+
+def _autocast(precision: str, device: torch.device) -> Any:
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _scheduler(recipe: Recipe, optimizer: Any, total: int, epoch: int) -> Any:
+    if not recipe.schedule:
+        return None
+    whole: Schedule | None = None
+    for i, one in enumerate(recipe.schedule):
+        with _place(f"schedule.{i}"):
+            piece = _make(one, "schedule")
+            whole = piece if whole is None else whole >> piece
+    with _place("schedule"):
+        return whole.bind(optimizer, total, epoch) if whole is not None else None
+
+
+def _clip(recipe: Recipe) -> Callable[[list[Tensor]], Tensor] | None:
+    if recipe.clipping is None:
+        return None
+    clip = partial(_target(recipe.clipping, "clipping"), **recipe.clipping.options)
+    with _place("clipping"):  # options are refused here, not at the first step
+        probe = torch.zeros(1)
+        probe.grad = torch.zeros(1)
+        clip([probe])
+    return clip
+
+
+def _regularizers(recipe: Recipe) -> tuple[EarlyStopping | None, list[Any], list[Any]]:
+    stopping, penalties, constraints = None, [], []
+    for i, one in enumerate(recipe.regularizers):
+        with _place(f"regularizers.{i}"):
+            made = _make(one, "regularizer")
+            if isinstance(made, EarlyStopping):
+                if stopping is not None:
+                    raise ValueError("early stopping is given twice; keep one")
+                stopping = made
+            elif hasattr(made, "penalty"):
+                penalties.append(made.penalty)
+            elif hasattr(made, "after_step"):
+                constraints.append(made.after_step)
+            else:
+                raise TypeError(
+                    f"{one.label} made a {type(made).__name__}; a regularizer has penalty(model), "
+                    "after_step(model), or is an EarlyStopping"
+                )
+    return stopping, penalties, constraints
+
+
+def _evaluator(
+    recipe: Recipe, data: Data, task: Task, loss: Any, device: torch.device, autocast: Any
+) -> Evaluator:
+    metrics, modes = {}, {"loss": "min"}
+    for i, one in enumerate(recipe.metrics):
+        name = one.name or one.target.rpartition(":")[2]
+        with _place(f"metrics.{i}"):
+            if one.name:
+                card = catalog.get(one.name, "metric")
+                if data.task not in card.facts["task"]:
+                    fit = [c.key for c in catalog.shelf("metric") if data.task in c.facts["task"]]
+                    raise ValueError(
+                        f"{name} is for {card.facts['task']}, and {data.name} is {data.task}; "
+                        f"take {', '.join(fit)}"
+                    )
+                modes[name] = "max" if card.facts["better"] == "higher" else "min"
+            metrics[name] = _make(one, "metric", outputs=task.metric_outputs)
+            modes.setdefault(name, "max" if metrics[name].higher_is_better else "min")
+    monitor = recipe.monitor or next(iter(metrics), "loss")
+    if monitor not in modes:
+        raise RecipeError(f"monitor: no metric is called {monitor!r}; there is {', '.join(modes)}")
+    val = _batches(recipe, data, device, training=False)
+    return Evaluator(val, loss, task, metrics, monitor, modes[monitor], autocast)
+
+
+def _complete(stopping: EarlyStopping, evaluator: Evaluator) -> None:
+    """Fill in what early stopping left to the run: the metric, and what is good."""
+    stopping.monitor = stopping.monitor or evaluator.monitor
+    known = {"loss", *evaluator.metrics}
+    if stopping.monitor not in known:
+        raise RecipeError(
+            f"regularizers: early_stopping watches {stopping.monitor!r}, which is not measured; "
+            f"there is {', '.join(sorted(known))}"
+        )
+    if stopping.mode == "auto":
+        metric = evaluator.metrics.get(stopping.monitor)
+        good = getattr(metric, "higher_is_better", False)
+        stopping.mode = "max" if good else "min"

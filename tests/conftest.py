@@ -1,0 +1,14 @@
+"""Settings for all tests."""
+
+import os
+
+import pytest
+import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # several workers share the cores
+
+
+@pytest.fixture(autouse=True)
+def _same_start():
+    torch.manual_seed(0)
