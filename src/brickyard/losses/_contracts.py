@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Reduction = Literal["mean", "sum", "none"]
 Validate = Literal["cheap", "full"]
@@ -22,6 +22,21 @@ Weights = Sequence[float] | Tensor | None
 _REDUCTIONS = ("mean", "sum", "none")
 _LEVELS = ("cheap", "full")
 _HALF = (torch.float16, torch.bfloat16)
+
+
+class Loss(nn.Module):
+    """Hold what every loss of ours has: a reduction and a level of validation."""
+
+    def __init__(self, reduction: str, validate: Validate):
+        super().__init__()
+        check_modes(type(self).__name__, reduction, validate)
+        self.reduction = reduction
+        self.validate: Validate = validate
+
+    def extra_repr(self) -> str:
+        """Return the options as ``repr`` prints them."""
+        options = {k: v for k, v in vars(self).items() if k[0] != "_" and k != "training"}
+        return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
 
 def check_modes(who: str, reduction: str, validate: str) -> None:
@@ -91,6 +106,24 @@ def check_not_empty(who: str, tensor: Tensor, reduction: str) -> None:
 def single(tensor: Tensor) -> Tensor:
     """Return half precision as fp32; other dtypes as they are."""
     return tensor.float() if tensor.dtype in _HALF else tensor
+
+
+def check_values(
+    who: str, input: Tensor, target: Tensor, reduction: str, validate: str
+) -> tuple[Tensor, Tensor]:
+    """Check a pair of real-valued tensors; return both in the precision to compute in."""
+    check_floating(who, "input", input)
+    if not target.is_floating_point():
+        raise TypeError(
+            f"{who}: target must be floating point, as values are; got {target.dtype}. For class "
+            f"indices take cross_entropy; for values pass target.float()"
+        )
+    check_same_shape(who, input, target)
+    check_not_empty(who, input, reduction)
+    if validate == "full":
+        check_finite(who, input=input, target=target)
+    input = single(input)
+    return input, target.to(input.dtype)
 
 
 def extremes(tensor: Tensor, always: bool = False) -> tuple[float, float] | None:

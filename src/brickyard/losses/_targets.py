@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,18 @@ from brickyard.losses._contracts import (
 
 #: Fewer logits than this may lie in [0, 1] by chance.
 _MANY = 32
+
+
+class Classes(NamedTuple):
+    """Class indices that passed the door.
+
+    ``none`` and ``some`` say whether all, or any, of them are ignored. On an accelerator ``none``
+    is a tensor and ``some`` is True: the answer is not read back.
+    """
+
+    indices: Tensor
+    none: bool | Tensor
+    some: bool
 
 
 def check_binary(
@@ -85,8 +99,8 @@ def check_probabilities(who: str, input: Tensor, target: Tensor, axis: int, vali
 
 def check_classes(
     who: str, input: Tensor, target: Tensor, axis: int, ignore_index: int, validate: str
-) -> tuple[Tensor, bool | Tensor]:
-    """Check class indices; return them as int64, and whether all of them are ignored."""
+) -> Classes:
+    """Check class indices against the logits; return them as int64."""
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         hint = "Use bce for yes/no labels" if target.dtype == torch.bool else "Pass target.long()"
         raise TypeError(f"{who}: class indices must be integers; got {target.dtype}. {hint}")
@@ -101,9 +115,10 @@ def check_classes(
     target = target.long()
     found = extremes(target, always=validate == "full")
     if found is None:  # an accelerator: torch checks the range there; stay asynchronous
-        return target, (target == ignore_index).all()
+        return Classes(target, (target == ignore_index).all(), True)
+    none = found[0] == found[1] == ignore_index
     if found[0] >= 0 and found[1] < count:
-        return target, found[0] == found[1] == ignore_index
+        return Classes(target, none, found[0] <= ignore_index <= found[1])
     wrong = target[((target < 0) | (target >= count)) & (target != ignore_index)]
     if wrong.numel():
         raise ValueError(
@@ -111,7 +126,7 @@ def check_classes(
             f"ignore_index={ignore_index}; got {wrong[0].item()} ({wrong.numel()} of "
             f"{target.numel()} are outside). Labels that start at 1 need 1 subtracted"
         )
-    return target, found[0] == found[1] == ignore_index
+    return Classes(target, none, True)
 
 
 def _hint(target: Tensor, input: Tensor, expected: tuple[int, ...], axis: int) -> str:

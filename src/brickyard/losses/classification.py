@@ -72,7 +72,7 @@ def cross_entropy_loss(
         nothing: bool | Tensor = False
         target = target.to(single(input).dtype)
     else:
-        target, nothing = check_classes(who, input, target, axis, ignore_index, validate)
+        target, nothing, _ = check_classes(who, input, target, axis, ignore_index, validate)
     if validate == "full":
         check_finite(who, input=input)
         refuse_softmax(who, input, axis)
@@ -99,7 +99,7 @@ def nll_loss(
     check_floating(who, "input", input)
     check_not_empty(who, input, reduction)
     axis = 1 if input.dim() > 1 else 0
-    target, nothing = check_classes(who, input, target, axis, ignore_index, validate)
+    target, nothing, _ = check_classes(who, input, target, axis, ignore_index, validate)
     if validate == "full":
         why = "These are no log-probabilities: apply log_softmax, or give logits to cross_entropy."
         check_interval(who, "input", input, float("-inf"), 1e-4, why, full=True)
@@ -131,11 +131,7 @@ def _share(loss: Tensor, target: Tensor, weight: Tensor | None, ignore_index: in
 
 
 @brick(
-    "loss",
-    "bce",
-    aliases=("log_loss",),
-    public="brickyard.losses",
-    output="logits",
+    "loss", "bce", aliases=("log_loss",), public="brickyard.losses", output="logits",
     target="binary",
     summary="Negative log-likelihood of yes/no targets, computed from logits.",
     use_when="Two classes, or several labels that may hold at once, one logit each.",
@@ -145,7 +141,7 @@ def _share(loss: Tensor, target: Tensor, weight: Tensor | None, ignore_index: in
     tune_first="pos_weight when positives are rare (negatives / positives is the balanced choice)",
     cost="One pass over the logits.",
     pairs_with=("adamw",),
-)
+)  # fmt: skip
 class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
     """Measure binary cross-entropy from logits.
 
@@ -211,12 +207,8 @@ class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
 
 
 @brick(
-    "loss",
-    "cross_entropy",
-    aliases=("categorical_cross_entropy",),
-    public="brickyard.losses",
-    output="logits",
-    target="class indices or probabilities",
+    "loss", "cross_entropy", aliases=("categorical_cross_entropy",), public="brickyard.losses",
+    output="logits", target="class indices or probabilities",
     summary="Negative log-likelihood of the true class under a softmax, computed from logits.",
     use_when="Exactly one of several classes is true, or the target is a distribution over them.",
     avoid_when="Labels are not exclusive (take bce); the last axis is no set of classes.",
@@ -225,7 +217,7 @@ class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
     tune_first="label_smoothing (0.1 for large image classifiers), then class weights",
     cost="One log-softmax over the classes.",
     pairs_with=("adamw", "sgd"),
-)
+)  # fmt: skip
 class CrossEntropyLoss(nn.CrossEntropyLoss):
     """Measure the cross-entropy of class logits against indices or probabilities.
 
@@ -290,11 +282,7 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
 
 
 @brick(
-    "loss",
-    "nll",
-    public="brickyard.losses",
-    output="log-probabilities",
-    target="class indices",
+    "loss", "nll", public="brickyard.losses", output="log-probabilities", target="class indices",
     summary="Minus the log-probability given to the true class.",
     use_when="The network already returns log-probabilities, from log_softmax or a mixture.",
     avoid_when="It returns logits (take cross_entropy) or probabilities (take their log first).",
@@ -303,7 +291,7 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
     tune_first="class weights when classes are unbalanced",
     cost="One gather; no softmax of its own.",
     pairs_with=("cross_entropy", "adamw"),
-)
+)  # fmt: skip
 class NLLLoss(nn.NLLLoss):
     """Measure minus the log-probability of the true class.
 
