@@ -48,7 +48,7 @@ _TABLE = (
         "normalization",
         "Normalization",
         "Layers that fix the statistics of what flows through",
-        _SHAPES,
+        _SHAPES | {"module"},
         ("shares",),
         ("shares", "options", "best_for", "avoid_when"),
     ),
@@ -135,7 +135,7 @@ _TABLE = (
         "data",
         "Data",
         "Data sets and readers for your own",
-        frozenset({"seed"}),
+        frozenset({"seed", "root"}),
         ("task",),
         ("task", "options", "best_for"),
     ),
@@ -153,7 +153,9 @@ _TABLE = (
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _TABLE}
 #: Set by the trainer for any kind, so never an option of a recipe.
 #: (Or deprecated by torch in favour of another option.)
-ALWAYS_INJECTED = frozenset({"self", "device", "dtype", "size_average", "reduce"})
+ALWAYS_INJECTED = frozenset(
+    {"self", "device", "dtype", "size_average", "reduce", "min_value", "max_value"}
+)
 
 
 def find_kind(name: str) -> Kind:
