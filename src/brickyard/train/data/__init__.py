@@ -1,0 +1,39 @@
+"""Data: readers that return a training and a validation split, and batches that can resume."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from brickyard.train.data.base import TASKS, Data, Split, find_path, fingerprint
+from brickyard.train.data.batches import (
+    Batches,
+    LoaderBatches,
+    TensorBatches,
+    batches,
+    epoch_order,
+    mix_seed,
+)
+from brickyard.train.data.builtin import breast_cancer, diabetes, digits, mnist5k
+from brickyard.train.data.npz import npz
+from brickyard.train.data.split import Plan, first_equal, split
+from brickyard.train.data.user import from_user
+
+if TYPE_CHECKING:
+    from brickyard.train.data.images import image_folder
+    from brickyard.train.data.tables import csv, parquet
+
+__all__ = [
+    "TASKS", "Batches", "Data", "LoaderBatches", "Plan", "Split", "TensorBatches", "batches",
+    "breast_cancer", "csv", "diabetes", "digits", "epoch_order", "find_path", "fingerprint",
+    "first_equal", "from_user", "image_folder", "mix_seed", "mnist5k", "npz", "parquet", "split",
+]  # fmt: skip
+
+#: Readers that need pandas or Pillow, which are imported when they are used.
+_LATER = {"csv": "tables", "parquet": "tables", "image_folder": "images"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,338 @@
+"""Cut splits into batches: the order is a pure function of seed and epoch, so any point resumes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from brickyard.errors import DataError, UserError
+from brickyard.train.data.base import Split
+
+Batch = tuple[Tensor, Tensor]
+Transform = Callable[[Tensor, Tensor, torch.Generator], Batch]
+
+#: Up to this size an epoch is permuted at once and batches are views of the copy. Larger ones are
+#: gathered batch by batch, while each batch is still in the processor's cache.
+_PERMUTE_BYTES = 1 << 20
+_MASK = (1 << 64) - 1
+
+
+class Batches(Protocol):
+    """Give out batches of a split, epoch by epoch."""
+
+    def __len__(self) -> int:
+        """Return the number of batches per epoch."""
+        ...
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Return the batches of an epoch from the batch ``start`` on."""
+        ...
+
+
+def mix_seed(*numbers: int) -> int:
+    """Return a seed that depends on all numbers and their order (63 bits, splitmix64).
+
+    Math:
+        h <- splitmix64(h xor n) for every n, h = 0 at the start; the seed is h >> 1
+
+    Args:
+        numbers: such as the run's seed, the epoch and the batch.
+
+    Example:
+        >>> mix_seed(0, 1) != mix_seed(1, 0)
+        True
+
+    Reference:
+        Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014, fig. 19
+        (mix64variant13).
+    """
+    h = 0
+    for number in numbers:
+        h = ((h ^ (number & _MASK)) + 0x9E3779B97F4A7C15) & _MASK
+        h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & _MASK
+        h ^= h >> 31
+    return h >> 1
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
+    """Return the order of ``n`` samples in an epoch, int64 of shape (n,)."""
+    generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
+    return torch.randperm(n, generator=generator)
+
+
+class _Plan:
+    """Count batches and hold what both kinds of batches share."""
+
+    def __init__(
+        self, split: Split, batch_size: int, *, shuffle: bool, seed: int,
+        transform: Transform | None, drop_last: bool,
+    ):  # fmt: skip
+        if batch_size < 1:
+            raise DataError(f"batch_size must be 1 at least; got {batch_size}")
+        if transform is not None and not shuffle:
+            raise DataError(
+                "a transform is for training batches, which are shuffled; validation samples are "
+                "measured as they are: give transform=None or shuffle=True"
+            )
+        n = len(split)
+        if drop_last and n < batch_size:
+            raise DataError(
+                f"drop_last leaves no batch: there are {n} samples and batch_size is {batch_size}"
+            )
+        self.split = split
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.transform = transform
+        self.drop_last = drop_last
+        self.count = n // batch_size if drop_last else -(-n // batch_size)
+        self.stop = self.count * batch_size if drop_last else n
+
+    def __len__(self) -> int:
+        """Return the number of batches per epoch."""
+        return self.count
+
+    def _check_start(self, start: int) -> None:
+        if not 0 <= start <= self.count:
+            raise ValueError(f"start must be 0 to {self.count}, a batch of the epoch; got {start}")
+
+    def _transformed(
+        self, transform: Transform, pairs: Iterator[Batch], epoch: int, start: int
+    ) -> Iterator[Batch]:
+        generator: torch.Generator | None = None
+        for index, (x, y) in enumerate(pairs, start):
+            generator = generator or torch.Generator(x.device)
+            generator.manual_seed(mix_seed(self.seed, epoch, index))
+            yield transform(x, y, generator)
+
+
+class TensorBatches(_Plan):
+    """Cut tensors in memory into batches, without a DataLoader.
+
+    Small splits are permuted once per epoch and batches are views of that copy; large ones are
+    gathered batch by batch. Both give the same batches. Without shuffling, batches are views of
+    the split itself: don't write into them.
+
+    Args:
+        split: tensors x and y.
+        batch_size: samples per batch.
+        shuffle: draw a new order in every epoch.
+        seed: of the orders and of the transform's generator.
+        transform: called as transform(x, y, generator) on each batch; its generator is seeded by
+            seed, epoch and batch. For training only, so it needs ``shuffle``.
+        drop_last: leave out a last batch that is smaller than the others.
+
+    Raises:
+        DataError: no batch would be left, or a transform without shuffling.
+
+    Example:
+        >>> split = Split(torch.arange(10.0)[:, None], torch.arange(10))
+        >>> batches = TensorBatches(split, 4, shuffle=True, seed=0)
+        >>> all_of_it = [y.tolist() for _, y in batches.epoch(3)]
+        >>> [y.tolist() for _, y in batches.epoch(3, start=1)] == all_of_it[1:]
+        True
+    """
+
+    def __init__(
+        self, split: Split, batch_size: int, *, shuffle: bool, seed: int,
+        transform: Transform | None = None, drop_last: bool = False,
+    ):  # fmt: skip
+        if split.x is None or split.y is None:
+            raise DataError("TensorBatches takes a split with tensors; use LoaderBatches")
+        super().__init__(
+            split, batch_size, shuffle=shuffle, seed=seed, transform=transform,
+            drop_last=drop_last,
+        )  # fmt: skip
+        self._x, self._y = split.x.detach(), split.y.detach()
+        size = sum(t.numel() * t.element_size() for t in (split.x, split.y))
+        self._at_once = size <= _PERMUTE_BYTES
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Return the batches of epoch ``number`` from the batch ``start`` on.
+
+        Args:
+            number: the epoch; with the seed it alone fixes the order.
+            start: the batch to begin with; earlier ones cost nothing.
+        """
+        self._check_start(start)
+        pairs = self._pairs(number, start) if start < self.count else iter(())
+        if self.transform is None:
+            return pairs
+        return self._transformed(self.transform, pairs, number, start)
+
+    def _pairs(self, number: int, start: int) -> Iterator[Batch]:
+        x, y, size = self._x, self._y, self.batch_size
+        part = slice(start * size, self.stop)
+        if not self.shuffle:
+            return zip(x[part].split(size), y[part].split(size), strict=True)
+        order = epoch_order(len(x), self.seed, number)[part]
+        if self._at_once:
+            return zip(_rows(x, order).split(size), _rows(y, order).split(size), strict=True)
+        return ((_rows(x, i), _rows(y, i)) for i in order.split(size))
+
+
+def _rows(tensor: Tensor, index: Tensor) -> Tensor:
+    """Return the rows of ``tensor`` at ``index``."""
+    if tensor.device.type == "cpu" and tensor.dtype != torch.bfloat16:
+        # NumPy gathers in this thread. torch wakes its pool even for a hundred rows, which costs
+        # milliseconds when another process has a core.
+        return torch.from_numpy(tensor.numpy().take(index.numpy(), 0))
+    return tensor.index_select(0, index.to(tensor.device))
+
+
+class LoaderBatches(_Plan):
+    """Read batches of a map-style dataset, in worker processes if asked for.
+
+    Random numbers that the dataset draws (torch, NumPy's global generator, ``random``) are seeded
+    by seed, epoch and batch, so batches are the same with any number of workers and after any
+    resume; the process's own generators are left as they were. One epoch at a time.
+
+    Args:
+        split: a dataset of pairs (x, y).
+        batch_size: samples per batch.
+        shuffle: draw a new order in every epoch.
+        seed: of the orders and of all random numbers.
+        transform: called as transform(x, y, generator) on each batch, in this process. For
+            training only, so it needs ``shuffle``.
+        drop_last: leave out a last batch that is smaller than the others.
+        workers: processes that read; 0 reads in this one.
+
+    Raises:
+        DataError: no batch would be left, or a transform without shuffling.
+    """
+
+    def __init__(
+        self, split: Split, batch_size: int, *, shuffle: bool, seed: int,
+        transform: Transform | None = None, drop_last: bool = False, workers: int = 0,
+    ):  # fmt: skip
+        if split.dataset is None:
+            raise DataError("LoaderBatches takes a split with a dataset; use TensorBatches")
+        if workers < 0:
+            raise DataError(f"workers must be 0 at least; got {workers}")
+        super().__init__(
+            split, batch_size, shuffle=shuffle, seed=seed, transform=transform,
+            drop_last=drop_last,
+        )  # fmt: skip
+        self._requests = _Requests()
+        self._loader: DataLoader[Any] = DataLoader(
+            _Reader(split.dataset, seed),
+            batch_size=None,  # a request is a whole batch
+            sampler=self._requests,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else every epoch would draw from the global one
+        )
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Return the batches of epoch ``number`` from the batch ``start`` on.
+
+        Args:
+            number: the epoch; with the seed it alone fixes the order and all random numbers.
+            start: the batch to begin with; earlier ones are not read.
+        """
+        self._check_start(start)
+        n = len(self.split)
+        order = epoch_order(n, self.seed, number) if self.shuffle else torch.arange(n)
+        cuts = order[: self.stop].split(self.batch_size)
+        self._requests.items = [
+            (number, index, cuts[index].tolist()) for index in range(start, self.count)
+        ]
+        pairs = self._read(iter(self._loader))
+        if self.transform is None:
+            return pairs
+        return self._transformed(self.transform, pairs, number, start)
+
+    @staticmethod
+    def _read(loaded: Iterator[Any]) -> Iterator[Batch]:
+        for batch in loaded:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch[0], batch[1]
+
+
+class _Requests:
+    """Hold the batches that the loader shall read next: (epoch, batch, samples)."""
+
+    def __init__(self) -> None:
+        self.items: list[tuple[int, int, list[int]]] = []
+
+    def __iter__(self) -> Iterator[tuple[int, int, list[int]]]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+class _Reader(Dataset[Any]):
+    """Read whole batches of a dataset, with random numbers that depend on the batch alone."""
+
+    def __init__(self, dataset: Dataset[Any], seed: int):
+        self.dataset = dataset
+        self.seed = seed
+
+    def __getitem__(self, request: tuple[int, int, list[int]]) -> Any:
+        epoch, index, samples = request
+        before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+        seed = mix_seed(self.seed, epoch, index)
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed & 0xFFFFFFFF)
+        random.seed(seed)
+        try:
+            return default_collate([self.dataset[i] for i in samples])
+        except UserError as error:  # told whole, not wrapped in a worker's traceback
+            return error
+        finally:
+            torch.set_rng_state(before[0])
+            np.random.set_state(before[1])
+            random.setstate(before[2])
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def batches(
+    split: Split, batch_size: int, *, shuffle: bool, seed: int,
+    transform: Transform | None = None, drop_last: bool = False, workers: int = 0,
+) -> TensorBatches | LoaderBatches:  # fmt: skip
+    """Return the batches that fit the split: of tensors in memory, or read from a dataset.
+
+    Args:
+        split: training or validation split.
+        batch_size: samples per batch.
+        shuffle: draw a new order in every epoch.
+        seed: of the orders and of all random numbers.
+        transform: called as transform(x, y, generator) on each training batch.
+        drop_last: leave out a last batch that is smaller than the others.
+        workers: processes that read a dataset; tensors in memory need none.
+
+    Raises:
+        DataError: no batch would be left, a transform without shuffling, or workers for tensors.
+
+    Example:
+        >>> split = Split(torch.zeros(10, 3), torch.zeros(10, dtype=torch.long))
+        >>> len(batches(split, 4, shuffle=False, seed=0))
+        3
+    """
+    if split.in_memory:
+        if workers:
+            raise DataError(
+                f"workers={workers} has no effect: the samples are in memory; set it to 0"
+            )
+        return TensorBatches(
+            split, batch_size, shuffle=shuffle, seed=seed, transform=transform,
+            drop_last=drop_last,
+        )  # fmt: skip
+    return LoaderBatches(
+        split, batch_size, shuffle=shuffle, seed=seed, transform=transform,
+        drop_last=drop_last, workers=workers,
+    )  # fmt: skip
