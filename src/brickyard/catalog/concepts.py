@@ -23,7 +23,7 @@ CONCEPTS: tuple[tuple[str, str], ...] = (
         "vanishing gradients, vanish, saturation, saturates, gradients die out",
         "vanish saturate depth deep residual skip scaled variance normalize",
     ),
-    ("dead relu, dying relu, dead units, dead neurons", "dead dying negative slope leaky"),
+    ("dead relu, dying relu, dead units, dead neurons", "dead dying slope leaky"),
     (
         "overfitting, overfit, memorizes, generalization, generalize, generalization gap, "
         "small dataset, little data, small data, few samples",

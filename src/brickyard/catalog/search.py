@@ -29,6 +29,7 @@ _FIELDS: tuple[tuple[Callable[[Card], str], float, float], ...] = (
 )
 _SATURATION = 2.5  # BM25's k1 for weighted counts
 _RELATED = 0.55  # weight of a word that a concept brings in, against 1 for a word of the query
+_FLOOR = 0.25  # cards below this share of the best score are not worth a line
 _NAMED = 100.0  # added when the query is a brick's very name, so that it comes first
 
 _Forms = dict[str, float]  # words of the cards that one word of the query stands for, with weights
@@ -71,10 +72,14 @@ def search(text: str, kind: str | None = None, limit: int = 10) -> list[tuple[fl
     index = _Index(cards)
     scores = _rank(index, [index.forms(group) for group in _groups(terms)])
     named = {stem(term) for term in terms}
-    for i, card in enumerate(cards):
-        scores[i] = scores[i] * _kind_boost(card, named) + _name_bonus(card, text)
-    order = sorted(range(len(cards)), key=lambda i: (-scores[i], i))
-    return [(round(scores[i], 3), cards[i]) for i in order[:limit] if scores[i] > 0]
+    scores = [s * _kind_boost(card, named) for s, card in zip(scores, cards, strict=True)]
+    floor = max(scores) * _FLOOR
+    ranked = [
+        (round(score + bonus, 3), card)
+        for score, card in zip(scores, cards, strict=True)
+        if (bonus := _name_bonus(card, text)) or score > floor
+    ]
+    return sorted(ranked, key=lambda pair: -pair[0])[:limit]
 
 
 def _names(card: Card) -> str:

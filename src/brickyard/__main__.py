@@ -1,0 +1,5 @@
+"""Run the command line: ``python -m brickyard``."""
+
+from brickyard.cli import main
+
+raise SystemExit(main())
