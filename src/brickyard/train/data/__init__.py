@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from brickyard.train.data.archives import npz
 from brickyard.train.data.base import TASKS, Data, Split, find_path, fingerprint
-from brickyard.train.data.batches import (
+from brickyard.train.data.batching import (
     Batches,
     LoaderBatches,
     TensorBatches,
@@ -15,8 +16,7 @@ from brickyard.train.data.batches import (
     mix_seed,
 )
 from brickyard.train.data.builtin import breast_cancer, diabetes, digits, mnist5k
-from brickyard.train.data.npz import npz
-from brickyard.train.data.split import Plan, first_equal, split
+from brickyard.train.data.splitting import Plan, first_equal, split
 from brickyard.train.data.user import from_user
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 
 from brickyard.errors import DataError
 from brickyard.train.data.base import Data, Split, class_counts, fingerprint, merge_facts
-from brickyard.train.data.split import Parts, Plan, partition
+from brickyard.train.data.splitting import Parts, Plan, partition
 from brickyard.train.data.target import Target, read_target
 
 

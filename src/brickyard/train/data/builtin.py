@@ -11,7 +11,7 @@ from brickyard.catalog import brick
 from brickyard.errors import DataError
 from brickyard.train.data.assemble import assemble
 from brickyard.train.data.base import Data
-from brickyard.train.data.split import Plan
+from brickyard.train.data.splitting import Plan
 
 _CELL = ("radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity",
          "concave points", "symmetry", "fractal dimension")  # fmt: skip

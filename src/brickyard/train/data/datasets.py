@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Subset
 from brickyard.errors import DataError
 from brickyard.train.data.assemble import describe, rename, scale_target
 from brickyard.train.data.base import Data, Split, merge_facts
-from brickyard.train.data.split import Parts, Plan, partition
+from brickyard.train.data.splitting import Parts, Plan, partition
 from brickyard.train.data.target import Target, read_target
 
 #: Up to so many samples are all read at the start, to compare training with validation.

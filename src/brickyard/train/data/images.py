@@ -19,7 +19,7 @@ from brickyard.catalog import brick
 from brickyard.errors import DataError
 from brickyard.train.data.assemble import describe, finish, take
 from brickyard.train.data.base import Data, Split, find_path, merge_facts
-from brickyard.train.data.split import Plan, partition
+from brickyard.train.data.splitting import Plan, partition
 from brickyard.train.data.target import Target
 
 #: Images are kept in memory when all of them take no more than this as float32.

@@ -24,7 +24,7 @@ from brickyard.train.data.columns import (
     looks_like_names,
     read_column,
 )
-from brickyard.train.data.split import Plan, partition
+from brickyard.train.data.splitting import Plan, partition
 from brickyard.train.data.target import Target, read_target
 
 Missing = Literal["error", "impute", "drop"]

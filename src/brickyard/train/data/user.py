@@ -14,7 +14,7 @@ from brickyard.errors import DataError, near
 from brickyard.train.data.assemble import as_array, assemble, check_finite, join
 from brickyard.train.data.base import Data, Split
 from brickyard.train.data.datasets import from_datasets
-from brickyard.train.data.split import Plan, first_equal
+from brickyard.train.data.splitting import Plan, first_equal
 
 FORMS = (
     "Data; (train, val) datasets; (x_train, y_train, x_val, y_val); one dataset or (x, y) to be "

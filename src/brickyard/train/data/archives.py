@@ -12,7 +12,7 @@ from brickyard.catalog import brick
 from brickyard.errors import DataError, near
 from brickyard.train.data.assemble import assemble, join
 from brickyard.train.data.base import Data, find_path
-from brickyard.train.data.split import Plan
+from brickyard.train.data.splitting import Plan
 
 
 @brick(
