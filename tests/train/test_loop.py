@@ -76,7 +76,7 @@ def test_equals_the_loop_by_hand_bit_by_bit():
             loss.backward()
             norms.append(float(clip_by_global_norm(hand.parameters(), 0.5)))
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
     for name, value in hand.state_dict().items():
         assert torch.equal(value, parts.model.state_dict()[name]), name
     assert [step for step, _ in ear.rows] == [4, 8, 12, 16, 18]

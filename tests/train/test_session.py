@@ -21,7 +21,7 @@ from brickyard.train.progress import ProgressLines
 
 RECIPE = {
     "data": "digits",
-    "model": {"name": "mlp", "hidden": [24], "dropout": 0.1},
+    "model": {"name": "mlp", "hidden": [24], "dropout": {"name": "dropout", "p": 0.1}},
     "loss": {"name": "cross_entropy", "label_smoothing": 0.05},
     "optimizer": {"name": "adamw", "lr": 3e-3},
     "schedule": [{"name": "warmup", "steps": "10%"}, "cosine"],

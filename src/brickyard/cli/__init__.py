@@ -1,6 +1,7 @@
 """The command line; each command is a thin function that imports what it needs when it runs."""
 
-import brickyard.cli.catalog  # noqa: F401  importing a module registers its commands
+import brickyard.cli.catalog
+import brickyard.cli.train  # noqa: F401  importing a module registers its commands
 from brickyard.cli.frame import main
 
 __all__ = ["main"]

@@ -13,7 +13,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import torch
 
@@ -27,7 +27,7 @@ FORMAT = 1
 class _Hashing:
     """Pass bytes on to a file and hash them on the way."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: IO[bytes]):
         self._file = file
         self.digest = hashlib.sha256()
 

@@ -22,6 +22,7 @@ class Metric(Protocol):
 
     def compute(self) -> Tensor:
         """Return the value over all batches since the reset."""
+        ...
 
     def reset(self) -> None:
         """Forget."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from brickyard.clip import joint_norm
 from brickyard.errors import RunError
 from brickyard.regularize import EarlyStopping
 from brickyard.train.data import Batches
@@ -195,7 +196,7 @@ class Loop:
         loss = math.fsum(map(float, state.window)) / len(state.window)
         if norm is None:
             grads = [p.grad for p in self.params if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(grads)
+            norm = joint_norm(grads) if grads else torch.zeros(())
         values = {"loss": loss, "lr": self.rate(), "grad_norm": float(norm)}
         state.window.clear()
         for listener in self.listeners:

@@ -78,7 +78,7 @@ def train(
     run = RunFolder.create(resolved.recipe.name, out)
     run.write_recipe(resolved.recipe.to_dict())
     run.write_json(ENVIRONMENT, describe_environment(resolved.root))
-    return _Session(setup, run, State(), now() - started, progress).run()
+    return Session(setup, run, State(), now() - started, progress).run()
 
 
 def resume(path: str | Path, progress: ProgressLines | None = None) -> Result:
@@ -102,14 +102,22 @@ def resume(path: str | Path, progress: ProgressLines | None = None) -> Result:
     setup = build_setup(resolve(run.recipe(), source=str(run.path / "recipe.yaml"), root=root))
     checkpoint, warning = Checkpoints(run.checkpoints).load_last()
     state = restore(setup, checkpoint)
-    session = _Session(setup, run, state, now() - started, progress)
+    session = Session(setup, run, state, now() - started, progress)
     if warning:
         session.progress.console.print(f"warning: {warning}")
     return session.run()
 
 
-class _Session:
-    """Listen to a loop and keep its run folder."""
+class Session:
+    """Run a loop and keep its run folder.
+
+    Args:
+        setup: what is trained.
+        run: where it is written down.
+        state: where to go on from.
+        setup_seconds: what building took, for the summary.
+        progress: who shows it.
+    """
 
     def __init__(
         self, setup: Setup, run: RunFolder, state: State, setup_seconds: float,
@@ -172,18 +180,23 @@ class _Session:
 
     def run(self) -> Result:
         """Train to the end, whatever it is, and leave a complete run folder."""
-        loop = Loop(self.setup.parts, [self, self.progress], self.state)
-        self.progress.start(self.setup.parts.total, self.state.step)
         try:
-            with _stop_on_signals(loop):
-                reason = loop.run()
+            reason = self.fit()
             self.save()
         except BaseException as error:
             self._finish("failed", error=f"{type(error).__name__}: {error}")
             raise
+        return self._finish(reason)
+
+    def fit(self) -> str:
+        """Train, and return why it ended."""
+        loop = Loop(self.setup.parts, [self, self.progress], self.state)
+        self.progress.start(self.setup.parts.total, self.state.step)
+        try:
+            with _stop_on_signals(loop):
+                return loop.run()
         finally:
             self.progress.stop()
-        return self._finish(reason)
 
     def _finish(self, reason: str, error: str = "") -> Result:
         from brickyard.report import write_report

@@ -18,7 +18,7 @@ from brickyard.train.setup import Setup
 def capture(setup: Setup, state: State) -> dict[str, Any]:
     """Return everything that decides the next step, as tensors and plain values."""
     parts = setup.parts
-    numpy_state = np.random.get_state(legacy=True)
+    numpy_state: Any = np.random.get_state(legacy=True)
     python_state = random.getstate()
     return {
         "format": FORMAT,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from brickyard.schedules import Length
 
 _SAFE_NAME = re.compile(r"[\w.-]+")
+_SECONDS = re.compile(r"\d+(\.\d+)?s")
 
 #: Fields that hold one brick, and fields that hold a list of them, with the bricks' kinds.
 ONE = {
@@ -79,14 +80,18 @@ Many = Annotated[list[Component], BeforeValidator(_listed)]
 
 
 def _check_length(given: Any) -> Any:
-    length = Length.parse(given)
+    rule = f"give a number of steps (2000) or epochs ('5ep'); got {given!r}"
+    try:
+        length = Length.parse(given)
+    except ValueError:
+        raise ValueError(rule) from None
     if length.unit not in ("steps", "ep"):
-        raise ValueError(f"give a number of steps (2000) or epochs ('5ep'); got {given!r}")
+        raise ValueError(rule)
     return given
 
 
 def _check_often(given: Any) -> Any:
-    if isinstance(given, str) and re.fullmatch(r"\d+(\.\d+)?s", given):
+    if isinstance(given, str) and _SECONDS.fullmatch(given):
         return given
     try:
         return _check_length(given)

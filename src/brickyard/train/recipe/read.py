@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from brickyard.errors import RecipeError
+from brickyard.train.recipe.model import MANY, ONE
 
 
 class _Loader(yaml.SafeLoader):
@@ -36,6 +37,10 @@ def _whole_number(loader: Any, node: Any) -> int:
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+
+
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+_BRICKS = {*ONE, *MANY}
 
 
 def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -91,6 +96,11 @@ def _construct(
     loader: _Loader, node: yaml.Node, path: str, lines: dict[str, int], source: str
 ) -> Any:
     lines.setdefault(path, node.start_mark.line + 1)
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
+        raise RecipeError(
+            f"{source}, line {lines[path]} is not readable YAML: recipes have no tags "
+            f"such as {node.tag!r}"
+        )
     if isinstance(node, yaml.MappingNode):
         loader.flatten_mapping(node)
         found: dict[str, Any] = {}
@@ -152,7 +162,7 @@ def _set(raw: dict[str, Any], path: list[str], value: Any, override: str) -> Non
             at[index] = value
             return
         below = at[index] if isinstance(at, list) else at.get(index)
-        if isinstance(below, str):  # `optimizer: adamw` is short for {name: adamw}
+        if isinstance(below, str) and path[0] in _BRICKS:  # `optimizer: adamw` is short for a name
             below = {"name": below}
         elif below is None:
             below = {}

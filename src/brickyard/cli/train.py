@@ -1,0 +1,111 @@
+"""Commands that train: train, resume, report, and recipe check and show."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from brickyard.cli.frame import argument, command
+from brickyard.errors import UserError
+
+_RECIPE = argument("recipe", metavar="RECIPE", help="a YAML file, such as recipes/digits-mlp.yaml")
+_OVERRIDES = argument(
+    "overrides", metavar="PATH=VALUE", nargs="*",
+    help="replace a value of the recipe: optimizer.lr=1e-3 budget=5ep schedule.0.steps=3%%",
+)  # fmt: skip
+
+
+def _own_modules() -> None:
+    """Let `target: my_module:thing` find modules of the working directory, as python -m does."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
+@command(
+    "train", _RECIPE, _OVERRIDES,
+    argument("--out", metavar="DIR", help="the run folder; runs/NAME/TIME when left out"),
+)  # fmt: skip
+def train(recipe: str, overrides: list[str], out: str | None) -> int:
+    """Train a recipe into a run folder and print the path of its report."""
+    _own_modules()
+    from brickyard.train import load, train
+
+    return _close(train(load(recipe, overrides), out=out))
+
+
+@command("resume", argument("run", metavar="RUN", help="the folder of a run that was stopped"))
+def resume(run: str) -> int:
+    """Go on with a run that was stopped or killed, exactly where it was."""
+    _own_modules()
+    from brickyard.train import resume
+
+    return _close(resume(run))
+
+
+def _close(result: Any) -> int:
+    summary, best = result.summary, result.summary["best"]
+    if best:
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in best["val"].items())
+        print(f"best validation (epoch {best['epoch']:.4g}): {shown}")
+    if summary["exit_reason"] == "interrupted":
+        print(f"stopped at step {summary['steps']}; go on with: brickyard resume {result.run.path}")
+    print(result.run.report)
+    return 130 if summary["exit_reason"] == "interrupted" else 0
+
+
+@command(
+    "report",
+    argument("runs", metavar="RUN", nargs="+", help="run folders; several are compared on a page"),
+    argument("--out", metavar="FILE", help="where to write the comparison"),
+)  # fmt: skip
+def report(runs: list[str], out: str | None) -> int:
+    """Write the page of a run anew, or one page that compares several runs."""
+    from brickyard.report import write_comparison, write_report
+
+    if len(runs) == 1:
+        if out is not None:
+            raise UserError("--out is for comparisons: a run's page is RUN/report.html")
+        print(write_report(runs[0]))
+    else:
+        print(write_comparison(runs, None if out is None else Path(out)))
+    return 0
+
+
+@command("recipe check", _RECIPE, _OVERRIDES)
+def check(recipe: str, overrides: list[str]) -> int:
+    """Say whether a recipe is right; every mistake with its place, and nothing is trained."""
+    _own_modules()
+    from brickyard.train import load
+    from brickyard.train.setup import build_setup
+
+    resolved = load(recipe, overrides)
+    setup = build_setup(resolved)
+    count = sum(p.numel() for p in setup.parts.model.parameters())
+    print(
+        f"{recipe} is right: {resolved.recipe.model.label} with {count:,} parameters on "
+        f"{setup.data.name} ({len(setup.data.train):,} training, {len(setup.data.val):,} "
+        f"validation samples), {setup.parts.total:,} steps"
+    )
+    return 0
+
+
+@command("recipe show", _RECIPE, _OVERRIDES)
+def show(recipe: str, overrides: list[str]) -> int:
+    """Print a recipe with all defaults filled in and where each value comes from."""
+    _own_modules()
+    from rich.console import Console
+    from rich.table import Table
+
+    from brickyard.train import load
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("field", "value", "from"):
+        table.add_column(heading, overflow="fold")
+    for path, value, origin in load(recipe, overrides).rows():
+        style = "dim" if origin.startswith("default") else ""
+        shown = "null" if value is None else str(value)
+        table.add_row(path, shown or "''", origin, style=style)
+    Console(highlight=False).print(table)
+    return 0
