@@ -7,6 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,11 +171,16 @@ def _split(text: str, by: str) -> list[str]:
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    function = target.__init__ if inspect.isclass(target) else target
+    function: Any = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(function)
-    except Exception:  # a forward reference that cannot be resolved leaves types unknown, no more
-        return {}
+    except Exception:  # a name that is imported for type checkers only: leave out what uses it
+        known: dict[str, Any] = {}
+        for name, hint in getattr(function, "__annotations__", {}).items():
+            with suppress(Exception):
+                one = types.SimpleNamespace(__annotations__={name: hint})
+                known |= typing.get_type_hints(one, getattr(function, "__globals__", {}))
+        return known
 
 
 def _plain(value: Any) -> Any:

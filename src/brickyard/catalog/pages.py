@@ -21,7 +21,7 @@ MEASURE = 100
 _NARROW = 72
 #: Columns of a comparison narrower than this read worse than one record a brick.
 _COLUMN = 18
-_WIDTHS = {"formula": 36, "state_bytes": 11, "output": 12, "target": 12, "task": 14, "better": 6}
+_WIDTHS = {"formula": 36, "state_bytes": 11, "output": 17, "target": 12, "task": 14, "better": 6}
 
 #: Options that say how a brick runs, not what it does: left out of short lists.
 _PLUMBING = {
