@@ -22,6 +22,7 @@ check: $(VENV)/.installed-dev
 
 catalog: $(VENV)/.installed ## write catalog.json anew and check every card
 	$(BIN)/python -m brickyard.catalog
+	$(BIN)/python tools/readme.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
