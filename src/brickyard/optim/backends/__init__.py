@@ -1,0 +1,102 @@
+"""Backends: four ways to run one plan, and the choice between them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from brickyard.optim.backends.build import BuildError
+from brickyard.optim.plan import Plan
+from brickyard.optim.rule import Slot
+
+NAMES = ("auto", "native", "foreach", "compiled", "eager")
+_SAID: set[str] = set()
+
+
+class Run(Protocol):
+    """Run one plan over one bucket.
+
+    ``programs`` are the plan's host programs by stage; ``name`` and ``why`` say for ``explain``
+    which backend it is and why not another.
+    """
+
+    plan: Plan
+    programs: list[Any]
+    name: str
+    why: str
+
+    def stage(self, stage: int, scalars: Sequence[float], totals: Mapping[Any, float]) -> Mapping[
+            Any, float]:  # fmt: skip
+        """Run one stage; return this bucket's share of the sums over all tensors."""
+        ...
+
+    def outputs(self) -> Mapping[str, list[float]]:
+        """Return the sums per tensor that the plan was asked for."""
+        ...
+
+
+def choose(backend: str, plan: Plan, bucket: Any) -> Run:
+    """Return the run of the best backend that can do it, at most the one asked for.
+
+    Args:
+        backend: one of ``NAMES``.
+        plan: what to run.
+        bucket: on what.
+    """
+    from brickyard.optim.backends.eager import EagerRun
+    from brickyard.optim.backends.foreach import ForeachRun
+    from brickyard.optim.backends.native import NativeRun, obstacle
+
+    if backend == "eager":
+        return EagerRun(plan, bucket)
+    if backend == "compiled":
+        from brickyard.optim.backends.compiled import CompiledRun
+
+        return CompiledRun(plan, bucket)
+    why = "asked for"
+    if backend in ("auto", "native"):
+        why = obstacle(plan, bucket)
+        if not why:
+            try:
+                return NativeRun(plan, bucket)
+            except BuildError as error:
+                why = str(error)
+                say_once(f"brickyard's native optimizers are off, foreach runs instead: {why}")
+    run = ForeachRun(plan, bucket)
+    run.why = why
+    return run
+
+
+def say_once(text: str) -> None:
+    """Warn once per process."""
+    if text not in _SAID:
+        _SAID.add(text)
+        warnings.warn(text, stacklevel=2)
+
+
+def slot_like(slot: Slot, p: torch.Tensor, dtype: torch.dtype, empty: bool = False) -> torch.Tensor:
+    """Return a slot's first value for a parameter (or memory for it).
+
+    Args:
+        slot: name and init.
+        p: the parameter.
+        dtype: storage type of the slot.
+        empty: leave the values undefined.
+    """
+    p = p.detach()
+    if slot.init in ("rows", "cols"):
+        shape = (*p.shape[:-1], 1) if slot.init == "rows" else (*p.shape[:-2], 1, p.shape[-1])
+        return torch.zeros(shape, dtype=dtype, device=p.device)
+    if empty:
+        return torch.empty_like(p, dtype=dtype)
+    if slot.init == "param":
+        return torch.empty_like(p, dtype=dtype).copy_(p)
+    return torch.full_like(p, 1.0 if slot.init == "ones" else 0.0, dtype=dtype)
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the type of arithmetic for a storage type: fp64 for fp64, else fp32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

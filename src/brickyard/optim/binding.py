@@ -1,0 +1,69 @@
+"""Bind a chain's hyperparameters to the keys of a parameter group, and read them once per step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+
+from brickyard.optim.chain import Chain
+
+
+def number(value: Any, step: int) -> float:
+    """Return a hyperparameter's value for the step after ``step`` steps.
+
+    Raises:
+        TypeError: neither a number nor a schedule.
+    """
+    if callable(value):
+        value = value(step)
+    if isinstance(value, torch.Tensor):
+        value = value.item()
+    if isinstance(value, bool | int | float):
+        return value
+    raise TypeError(f"a hyperparameter is a number or a function step -> float; got {value!r}")
+
+
+class Binding:
+    """Say under which key of a group each hyperparameter of a chain is found.
+
+    A group's own key of the same name comes first; then, for ``beta1``, ``beta2`` ..., an entry of
+    the group's ``betas``; then a key of its own, which the group gets with the piece's value.
+
+    Args:
+        chain: the chain.
+        own: keys that the group has anyway.
+    """
+
+    def __init__(self, chain: Chain, own: Collection[str]) -> None:
+        self.keys: dict[tuple[int, str], str] = {}
+        self.added: dict[str, Any] = {}
+        for (i, name), key in chain.keys().items():
+            beta = re.fullmatch(r"beta(\d)", name)
+            if key in own:
+                self.keys[i, name] = key
+            elif beta and "betas" in own and key == name:
+                self.keys[i, name] = f"betas.{int(beta[1]) - 1}"
+            else:
+                self.keys[i, name] = key
+                self.added[key] = chain.pieces[i].hyper[name]
+        self.read: Callable[[Mapping[str, Any], int], dict[str, Any]] = _reader(
+            ["lr", *dict.fromkeys(self.keys.values())]
+        )
+
+
+def _reader(keys: list[str]) -> Callable[[Mapping[str, Any], int], dict[str, Any]]:
+    """Return a function that reads all keys of a group: one dictionary display, no loop."""
+    lines, parts = [], []
+    for i, key in enumerate(keys):
+        # A piece's own name may hold a dot too ("clip.max_norm"), so only betas are looked into.
+        name, _, place = key.partition(".") if key.startswith("betas.") else (key, "", "")
+        item = f"G[{name!r}]" + (f"[{place}]" if place else "")
+        lines.append(f"x{i} = {item}")
+        parts.append(f"{key!r}: x{i} if x{i}.__class__ is float else number(x{i}, step)")
+    body = "\n    ".join([*lines, "return {" + ", ".join(parts) + "}"])
+    space: dict[str, Any] = {"number": number}
+    exec(f"def read(G, step):\n    {body}", space)
+    return space["read"]
