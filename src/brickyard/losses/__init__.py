@@ -8,6 +8,29 @@ from brickyard.losses.classification import (
     cross_entropy_loss,
     nll_loss,
 )
+from brickyard.losses.focal import (
+    BinaryFocalLoss,
+    FocalLoss,
+    binary_focal_loss,
+    focal_loss,
+)
+from brickyard.losses.hinge import (
+    HingeLoss,
+    MulticlassHingeLoss,
+    SquaredHingeLoss,
+    hinge_loss,
+    multiclass_hinge_loss,
+    squared_hinge_loss,
+)
+from brickyard.losses.probabilistic import (
+    DistillationLoss,
+    ELBOLoss,
+    KLDivergence,
+    distillation_loss,
+    elbo_loss,
+    gaussian_kl,
+    kl_divergence,
+)
 from brickyard.losses.regression import (
     L1Loss,
     MSELoss,
@@ -26,8 +49,11 @@ from brickyard.losses.robust import (
 )
 
 __all__ = [
-    "BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "L1Loss", "LogCoshLoss", "MSELoss",
-    "NLLLoss", "QuantileLoss", "SmoothL1Loss", "bce_with_logits_loss", "cross_entropy_loss",
-    "huber_loss", "l1_loss", "log_cosh_loss", "mse_loss", "nll_loss", "quantile_loss",
-    "smooth_l1_loss",
+    "BCEWithLogitsLoss", "BinaryFocalLoss", "CrossEntropyLoss", "DistillationLoss", "ELBOLoss",
+    "FocalLoss", "HingeLoss", "HuberLoss", "KLDivergence", "L1Loss", "LogCoshLoss", "MSELoss",
+    "MulticlassHingeLoss", "NLLLoss", "QuantileLoss", "SmoothL1Loss", "SquaredHingeLoss",
+    "bce_with_logits_loss", "binary_focal_loss", "cross_entropy_loss", "distillation_loss",
+    "elbo_loss", "focal_loss", "gaussian_kl", "hinge_loss", "huber_loss", "kl_divergence",
+    "l1_loss", "log_cosh_loss", "mse_loss", "multiclass_hinge_loss", "nll_loss",
+    "quantile_loss", "smooth_l1_loss", "squared_hinge_loss",
 ]  # fmt: skip

@@ -1,0 +1,56 @@
+"""Backward passes written by hand, with a plain form behind them.
+
+On the CPU most of a large loss's time goes into allocating temporaries. The fused forms keep one
+buffer, which the first backward turns into the gradient in place. Everything else (a second
+backward over a retained graph, ``create_graph=True``, ``torch.func``, ``torch.compile``,
+accelerators) goes through the plain form, which is the definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+#: Elements a step works on: small enough for the temporaries to stay in the cache.
+CHUNK = 1 << 18
+
+
+def fusible(input: Tensor) -> bool:
+    """Say whether the fused form pays and is possible for ``input``."""
+    return input.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def through(
+    plain: Callable[..., Tensor | tuple[Tensor, ...]],
+    inputs: Sequence[Tensor | None],
+    grads: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """Return the gradients of ``plain`` at ``inputs``, themselves differentiable if asked for.
+
+    Args:
+        plain: the definition, in differentiable operations.
+        inputs: what the fused forward was given; those that need no gradient get None.
+        grads: gradients of its outputs.
+    """
+    again = torch.is_grad_enabled()  # inside a backward: create_graph=True
+    wanted = [t is not None and t.requires_grad for t in inputs]
+    with torch.enable_grad():
+        if not again:
+            inputs = [
+                t if t is None else t.detach().requires_grad_(need)
+                for t, need in zip(inputs, wanted, strict=True)
+            ]
+        outputs = plain(*inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        pairs = [
+            (o, g) for o, g in zip(outputs, grads, strict=True) if g is not None and o.requires_grad
+        ]
+        leaves = [t for t, need in zip(inputs, wanted, strict=True) if need and t is not None]
+        found = torch.autograd.grad(
+            [o for o, _ in pairs], leaves, [g for _, g in pairs],
+            create_graph=again, allow_unused=True,
+        )  # fmt: skip
+    rest = iter(found)
+    return [next(rest) if need else None for need in wanted]
