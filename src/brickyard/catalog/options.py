@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _NUMBERS = {"int", "float", "number"}
-_SCALARS = {int: "int", float: "float", bool: "bool", str: "str", type(None): "None"}
+_SCALARS = {int: "int", float: "float", bool: "bool", str: "str", None: "None", type(None): "None"}
 
 
 @dataclass(frozen=True)
