@@ -22,6 +22,10 @@ from brickyard.losses.hinge import (
     multiclass_hinge_loss,
     squared_hinge_loss,
 )
+from brickyard.losses.lovasz import (
+    LovaszLoss,
+    lovasz_loss,
+)
 from brickyard.losses.probabilistic import (
     DistillationLoss,
     ELBOLoss,
@@ -47,13 +51,25 @@ from brickyard.losses.robust import (
     quantile_loss,
     smooth_l1_loss,
 )
+from brickyard.losses.segmentation import (
+    DiceLoss,
+    FocalTverskyLoss,
+    IoULoss,
+    TverskyLoss,
+    dice_loss,
+    focal_tversky_loss,
+    iou_loss,
+    tversky_loss,
+)
 
 __all__ = [
-    "BCEWithLogitsLoss", "BinaryFocalLoss", "CrossEntropyLoss", "DistillationLoss", "ELBOLoss",
-    "FocalLoss", "HingeLoss", "HuberLoss", "KLDivergence", "L1Loss", "LogCoshLoss", "MSELoss",
-    "MulticlassHingeLoss", "NLLLoss", "QuantileLoss", "SmoothL1Loss", "SquaredHingeLoss",
-    "bce_with_logits_loss", "binary_focal_loss", "cross_entropy_loss", "distillation_loss",
-    "elbo_loss", "focal_loss", "gaussian_kl", "hinge_loss", "huber_loss", "kl_divergence",
-    "l1_loss", "log_cosh_loss", "mse_loss", "multiclass_hinge_loss", "nll_loss",
-    "quantile_loss", "smooth_l1_loss", "squared_hinge_loss",
+    "BCEWithLogitsLoss", "BinaryFocalLoss", "CrossEntropyLoss", "DiceLoss", "DistillationLoss",
+    "ELBOLoss", "FocalLoss", "FocalTverskyLoss", "HingeLoss", "HuberLoss", "IoULoss",
+    "KLDivergence", "L1Loss", "LogCoshLoss", "LovaszLoss", "MSELoss", "MulticlassHingeLoss",
+    "NLLLoss", "QuantileLoss", "SmoothL1Loss", "SquaredHingeLoss", "TverskyLoss",
+    "bce_with_logits_loss", "binary_focal_loss", "cross_entropy_loss", "dice_loss",
+    "distillation_loss", "elbo_loss", "focal_loss", "focal_tversky_loss", "gaussian_kl",
+    "hinge_loss", "huber_loss", "iou_loss", "kl_divergence", "l1_loss", "log_cosh_loss",
+    "lovasz_loss", "mse_loss", "multiclass_hinge_loss", "nll_loss", "quantile_loss",
+    "smooth_l1_loss", "squared_hinge_loss", "tversky_loss",
 ]  # fmt: skip
