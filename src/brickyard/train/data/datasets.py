@@ -229,8 +229,8 @@ def _class_indices(target: Target, raw: np.ndarray, classes: Sequence[str]) -> T
     labels = raw.reshape(-1)
     if labels.dtype.kind not in "biu" or labels.min() < 0:
         raise DataError(
-            f"labels of a dataset must be class indices 0, 1, ...; got {labels.dtype} from "
-            f"{labels.min()!r}. Map them in the dataset"
+            f"labels of a dataset must be class indices 0, 1, ...; the smallest is "
+            f"{np.unique(labels)[0].item()!r}. Map them in the dataset"
         )
     count = int(labels.max()) + 1
     names = tuple(classes) or tuple(str(i) for i in range(count))

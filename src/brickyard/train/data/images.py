@@ -111,7 +111,7 @@ def image_folder(
     }
     total = 4 * len(files) * int(np.prod(shape))
     if in_memory or (in_memory is None and total <= IN_MEMORY_BYTES):
-        x = _gather(view.read_all(files))
+        x = _gather(view.read_all(files), files)
         parts = partition(x, target, plan)
         pair = (take(x, parts.train), take(x, parts.val))
         return finish(folder.name, pair, target, parts, facts)
@@ -194,16 +194,15 @@ class ImageView:
             try:
                 with Image.open(file) as image:
                     width, height = image.size
-                    if image.getexif().get(0x0112, 1) >= 5:  # turned by a quarter
+                    # Asked for its marks, Pillow would decode a whole PNG; cameras write JPEG.
+                    marks = image.getexif() if image.format != "PNG" else {}
+                    if marks.get(0x0112, 1) >= 5:  # turned by a quarter
                         width, height = height, width
             except (OSError, ValueError, UnidentifiedImageError) as error:
                 raise DataError(f"{file} cannot be read as an image: {_reason(error)}") from error
             first = first or (height, width)
             if (height, width) != first:
-                raise DataError(
-                    f"images must have one size; {files[0].name} has {first[0]}x{first[1]} and "
-                    f"{file.name} {height}x{width} (height x width). Set size"
-                )
+                raise _other_size(files[0], first, file, (height, width))
         height, width = first or (0, 0)  # there is a file at least
         return channels, height, width
 
@@ -215,12 +214,16 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         files: their paths.
         labels: their class indices.
         view: how to read them.
+        shape: what all of them have.
     """
 
-    def __init__(self, files: Sequence[Path], labels: np.ndarray, view: ImageView):
+    def __init__(
+        self, files: Sequence[Path], labels: np.ndarray, view: ImageView, shape: tuple[int, ...]
+    ):
         self.files = list(files)
         self.targets = labels.tolist()
         self.view = view
+        self.shape = shape
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -228,9 +231,12 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return image and class index."""
-        return torch.from_numpy(np.ascontiguousarray(self.view.read(self.files[index]))), (
-            self.targets[index]
-        )
+        pixels = np.ascontiguousarray(self.view.read(self.files[index]))
+        if pixels.shape != self.shape:
+            raise _other_size(
+                Path("the first"), self.shape[1:], self.files[index], pixels.shape[1:]
+            )
+        return torch.from_numpy(pixels), self.targets[index]
 
 
 def _lazy(
@@ -240,7 +246,7 @@ def _lazy(
     hashes = [hashlib.blake2b(f.read_bytes(), digest_size=16).digest() for f in files]
     parts = partition(np.frombuffer(b"".join(hashes), np.uint64).reshape(-1, 2), target, plan)
     splits = [
-        Split(dataset=ImageFiles([files[i] for i in index], target.values[index], view))
+        Split(dataset=ImageFiles([files[i] for i in index], target.values[index], view, shape))
         for index in (parts.train, parts.val)
     ]
     facts = {
@@ -255,10 +261,12 @@ def _lazy(
     )  # fmt: skip
 
 
-def _gather(images: list[np.ndarray]) -> np.ndarray:
+def _gather(images: list[np.ndarray], files: list[Path]) -> np.ndarray:
     """Stack images into one array, each freed as soon as it is copied."""
     out = np.empty((len(images), *images[0].shape), np.float32)
     for i in range(len(images)):
+        if images[i].shape != out.shape[1:]:
+            raise _other_size(files[0], out.shape[2:], files[i], images[i].shape[1:])
         out[i] = images[i]
         images[i] = out[:0]
     return out
@@ -301,6 +309,15 @@ def _size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     if len(pair) != 2 or min(pair) < 1:
         raise DataError(f"size must be one or two numbers of pixels from 1 up; got {size!r}")
     return pair[0], pair[1]
+
+
+def _other_size(
+    first: Path, size: tuple[int, ...], file: Path, other: tuple[int, ...]
+) -> DataError:
+    return DataError(
+        f"images must have one size; {first.name} has {size[0]}x{size[1]} and {file.name} "
+        f"{other[0]}x{other[1]} (height x width). Set size"
+    )
 
 
 def _reason(error: Exception) -> str:

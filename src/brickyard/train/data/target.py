@@ -138,7 +138,7 @@ def _numbers(values: np.ndarray, name: str, reason: str) -> Target:
             values = values.astype(np.float64)
         except (TypeError, ValueError):
             raise DataError(
-                f"regression takes numbers; {name} holds text such as {values.flat[0]!r}. "
+                f"regression takes numbers; {name} holds text such as {str(values.flat[0])!r}. "
                 "Set task to 'classification', or give numbers"
             ) from None
     values = values.astype(np.float64)
