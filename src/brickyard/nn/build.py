@@ -133,7 +133,7 @@ def normalize(
     if spec is None:
         return layer, nn.Identity()
     target, _ = resolve("normalization", spec, path)
-    if "module" in inspect.signature(target).parameters:
+    if "module" in _parameters(target):
         return make_layer("normalization", spec, path=path, module=layer), nn.Identity()
     norm = make_layer("normalization", spec, path=path, dims=dims, **injected)
     if getattr(norm, "bias", None) is not None:
@@ -155,7 +155,7 @@ def init_weights(model: nn.Module, spec: Spec, path: str = "init") -> None:
     if spec is None:
         return
     fill, options = resolve("initializer", spec, path)
-    if "tensor" not in inspect.signature(fill).parameters:
+    if "tensor" not in _parameters(fill):
         raise CatalogError(f"{path}: {_name(spec)!r} works on a whole model, not on one weight")
     for layer in model.modules():
         if not isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
@@ -177,7 +177,7 @@ def init_weights(model: nn.Module, spec: Spec, path: str = "init") -> None:
 
 def _checked(card: Card, options: Mapping[str, Any], path: str) -> dict[str, Any]:
     kinds = {option.name: option.type for option in card.options}
-    takes = {*kinds, *(card.about.injected & set(inspect.signature(card.load()).parameters))}
+    takes = {*kinds, *(card.about.injected & set(_parameters(card.load())))}
     done = {}
     for name, value in options.items():
         if name not in takes:
@@ -195,10 +195,9 @@ def _required(
     target: Callable[..., Any], options: Mapping[str, Any], injected: Mapping[str, Any], path: str
 ) -> dict[str, Any]:
     """Return the injected sizes that ``target`` cannot do without."""
-    parameters = inspect.signature(target).parameters.values()
     needed = [
         p.name
-        for p in parameters
+        for p in _parameters(target).values()
         if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
     missing = [name for name in needed if name not in injected and name not in options]
@@ -212,9 +211,19 @@ def _import(target: Any, path: str) -> Callable[..., Any]:
     if not colon:
         raise CatalogError(f"{path}.target: write 'package.module:object'; got {target!r}")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise CatalogError(f"{path}.target: cannot import {target!r}: {error}") from error
+    if not callable(found):
+        raise CatalogError(f"{path}.target: {target!r} is {found!r}, which cannot be called")
+    return found
+
+
+def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(target).parameters
+    except ValueError:  # written in C, without a signature: nothing to check against
+        return {}
 
 
 def _name(spec: Any) -> str:

@@ -47,7 +47,7 @@ brick(
     summary="Sets random values to SELU's lower limit instead of zero, keeping mean and variance.",
     use_when="The activation is selu and the network overfits.",
     avoid_when="With any other activation: the constant -1.7581 is where SELU saturates, and "
-    "means nothing elsewhere.",
+    "means nothing elsewhere. torch takes its option inplace and ignores it.",
     best_for="Self-normalizing networks, at small rates.",
     paper="Klambauer et al. 2017, Self-Normalizing Neural Networks, arXiv:1706.02515, section 2",
     tune_first="p: 0.05 or 0.1, as the paper found best.",

@@ -179,9 +179,7 @@ class CNN(nn.Module):
         super().__init__()
         shape = _sizes("input_shape", input_shape)
         if len(shape) != 3:
-            raise ValueError(
-                f"input_shape of a cnn is (C, H, W), got {shape}; add the missing axes"
-            )
+            raise ValueError(f"input_shape of a cnn must be (C, H, W), got {shape}")
         counts = _sizes("blocks", blocks, least=0)
         channels, *size = shape
         layers: list[nn.Module] = []
