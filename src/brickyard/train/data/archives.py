@@ -25,6 +25,7 @@ from brickyard.train.data.splitting import Plan
     best_for="Data prepared once by a script of yours.",
     paper="none; the format is NumPy's (numpy.savez)",
     tune_first="standardize: true for measured features of different scales.",
+    pairs_with=("mlp", "cnn"),
     cost="All samples as float32 in memory, about twice that while reading.",
 )  # fmt: skip
 def npz(

