@@ -228,6 +228,14 @@ def test_takes_any(target, any_):
     assert takes_any(target) is any_
 
 
+def test_defaults_are_plain_data():
+    def f(a=math.inf, b=(1, [2.5, None]), c=len, d=torch.float32, e=Brick):
+        pass
+
+    found = [option.default for option in describe(f)]
+    assert found == ["inf", [1, [2.5, None]], "len", "torch.float32", "Brick"]
+
+
 def test_torch_classes_can_be_described():
     options = {option.name: option for option in describe(torch.optim.AdamW, {"params"})}
     assert options["lr"].type == "float"

@@ -116,7 +116,7 @@ CONCEPTS: tuple[tuple[str, str], ...] = (
     ("positive output, positive outputs, variance output", "positive softplus variance"),
     ("adversarial examples, attack, robustness, adversarial training", "adversarial attack robust"),
     # Ideas
-    ("sparse gradients, sparse features, rare words, embeddings", "sparse rare embedding"),
+    ("sparse gradients, sparse features, rare words", "sparse rare embedding"),
     ("sparsity, sparse weights, feature selection, pruning, lasso", "sparse sparsity zero l1"),
     ("weight decay, l2, ridge, shrinkage", "decay l2 penalty decoupled"),
     ("second order, hessian, curvature, newton, quasi newton", "hessian curvature newton order"),

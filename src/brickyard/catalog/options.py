@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import types
 import typing
@@ -185,6 +186,8 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Return a default as JSON can hold it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):

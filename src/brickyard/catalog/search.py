@@ -39,7 +39,8 @@ _SUFFIXES = (
     ("ifications", "if"), ("ification", "if"), ("ifiers", "if"), ("ifier", "if"), ("ifies", "if"),
     ("ify", "if"), ("ations", ""), ("ation", ""), ("ating", ""), ("ated", ""), ("ates", ""),
     ("ate", ""), ("ities", ""), ("ity", ""), ("ness", ""), ("ively", ""), ("ives", ""),
-    ("ive", ""), ("ions", ""), ("ion", ""), ("ies", "y"), ("ings", ""), ("ing", ""), ("ers", ""),
+    ("ive", ""), ("ions", ""), ("ion", ""), ("ies", "y"),
+    ("ators", ""), ("ator", ""), ("tors", "t"), ("tor", "t"), ("ings", ""), ("ing", ""), ("ers", ""),
     ("er", ""), ("ed", ""), ("ly", ""), ("es", ""), ("s", ""), ("e", ""),
 )  # fmt: skip
 
@@ -96,6 +97,8 @@ def _fold(text: str) -> str:
 
 def _name_bonus(card: Card, text: str) -> float:
     wanted = _fold(text)
+    if text.strip().lower().replace("-", "_").replace(" ", "_") == card.key:
+        return _NAMED + 1  # "constant" is not "constant_"
     for rank, names in enumerate(([card.key], card.aliases, [card.name])):
         if wanted in map(_fold, names):
             return _NAMED - rank

@@ -31,7 +31,7 @@ class Command:
     @property
     def about(self) -> str:
         """Return the first line of the function's docstring."""
-        return (self.run.__doc__ or "").strip().splitlines()[0]
+        return (self.run.__doc__ or "").strip().partition("\n")[0]
 
 
 COMMANDS: dict[str, Command] = {}
@@ -73,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: what stands behind ``brickyard``; the process's own when None.
     """
+    with suppress(AttributeError):  # a replaced stdout may be any object
+        sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
