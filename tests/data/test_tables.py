@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import inspect
 
 import numpy as np
 import pandas as pd
@@ -296,7 +297,7 @@ ROWS = "".join(f"{i * 7 % 31},{i % 2}\n" for i in range(31))
     [
         ("", "t.csv is empty; its first line"),
         ("a,y\n", "has no rows"),
-        ("a,b\n1,2\n", "target: t.csv has no column 'y'"),
+        ("a,b\n1,2\n", "target_column: t.csv has no column 'y'"),
         ("a,yy\n1,2\n", "no column 'y'; did you mean 'yy'"),
         ("y\n1\n2\n", "no column is left to learn from"),
         ("a,y\n" + ROWS + "inf,1\n", "column 'a' has 1 infinite values, the first in row 32"),
@@ -347,3 +348,10 @@ def test_regression_target_scale(tmp_path):
     back = data.restore(torch.cat([data.train.y, data.val.y]))[:, 0]
     np.testing.assert_allclose(np.sort(back), np.sort(frame["income"]), rtol=1e-4)
     assert data.facts["target"]["mean"] == data.target_mean
+
+
+def test_options_do_not_clash_with_recipes():
+    """In a recipe, ``name`` and ``target`` beside options say which brick it is."""
+    for kind, reader in READERS.items():
+        names = set(inspect.signature(reader).parameters)
+        assert not {"name", "target", "options"} & names, kind

@@ -44,7 +44,7 @@ Missing = Literal["error", "impute", "drop"]
     cost="The table in memory, plus four bytes per row and encoded column.",
 )  # fmt: skip
 def csv(
-    path: str, target: str, columns: list[str] | None = None, drop: list[str] | None = None,
+    path: str, target_column: str, columns: list[str] | None = None, drop: list[str] | None = None,
     task: Literal["classification", "regression"] | None = None, missing: Missing = "error",
     val: float | str = 0.2, duplicates: Literal["together", "allow"] = "together",
     seed: int = 0, root: str | Path | None = None,
@@ -58,7 +58,7 @@ def csv(
 
     Args:
         path: the file; a relative path starts at the recipe's folder.
-        target: the column that is to be predicted.
+        target_column: the column that is to be predicted.
         columns: the columns to learn from, instead of all others; these are never taken for
             names or row numbers.
         drop: columns to leave out.
@@ -82,7 +82,7 @@ def csv(
         ...                       "label": np.arange(60) % 3})
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     table.to_csv(f"{folder}/toy.csv", index=False)
-        ...     data = csv("toy.csv", target="label", root=folder)
+        ...     data = csv("toy.csv", target_column="label", root=folder)
         >>> data.task, data.facts["features"]
         ('classification', ['size', 'colour=blue', 'colour=red'])
 
@@ -90,7 +90,7 @@ def csv(
         The encoding is the usual one; see the guide on data, and Kaufman, Rosset, Perlich,
         "Leakage in Data Mining", KDD 2011, for why statistics come from training rows only.
     """
-    wish = _Wish(target, columns, drop, missing)
+    wish = _Wish(target_column, columns, drop, missing)
     return _read_table(path, wish, Plan(task, _share(val), seed, duplicates), val, root, _read_csv)
 
 
@@ -107,7 +107,7 @@ def csv(
     cost="The table in memory, plus four bytes per row and encoded column; no text is parsed.",
 )  # fmt: skip
 def parquet(
-    path: str, target: str, columns: list[str] | None = None, drop: list[str] | None = None,
+    path: str, target_column: str, columns: list[str] | None = None, drop: list[str] | None = None,
     task: Literal["classification", "regression"] | None = None, missing: Missing = "error",
     val: float | str = 0.2, duplicates: Literal["together", "allow"] = "together",
     seed: int = 0, root: str | Path | None = None,
@@ -118,7 +118,7 @@ def parquet(
 
     Args:
         path: the file; a relative path starts at the recipe's folder.
-        target: the column that is to be predicted.
+        target_column: the column that is to be predicted.
         columns: the columns to learn from, instead of all others; these are never taken for
             names or row numbers.
         drop: columns to leave out.
@@ -141,14 +141,14 @@ def parquet(
         >>> table = pd.DataFrame({"hour": np.arange(48) % 24, "load": np.arange(48) * 0.5})
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     table.to_parquet(f"{folder}/load.parquet")
-        ...     data = parquet("load.parquet", target="load", root=folder)
+        ...     data = parquet("load.parquet", target_column="load", root=folder)
         >>> data.task, data.outputs
         ('regression', 1)
 
     Reference:
         Apache Parquet, https://parquet.apache.org/docs/file-format/
     """
-    wish = _Wish(target, columns, drop, missing)
+    wish = _Wish(target_column, columns, drop, missing)
     plan = Plan(task, _share(val), seed, duplicates)
     return _read_table(path, wish, plan, val, root, _read_parquet)
 
@@ -251,13 +251,13 @@ def _checked(frame: pd.DataFrame, file: Path, wish: _Wish) -> pd.DataFrame:
     if len(set(known)) < len(known):
         twice = sorted({name for name in known if known.count(name) > 1})
         raise DataError(f"{file.name} has several columns called {twice[0]!r}; rename them")
-    wanted = [("target", wish.target)]
+    wanted = [("target_column", wish.target)]
     wanted += [("columns", c) for c in wish.columns or ()]
     wanted += [("drop", c) for c in wish.drop or ()]
     for option, name in wanted:
         if name not in known:
             raise DataError(f"{option}: {file.name} has no column {name!r}{near(name, known)}")
-        if option != "target" and name == wish.target:
+        if option != "target_column" and name == wish.target:
             raise DataError(f"{option} names the target {name!r}; take it out")
     return frame
 
