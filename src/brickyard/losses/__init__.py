@@ -1,5 +1,15 @@
 """Losses: a function for each, a thin module around it, and a card."""
 
+from brickyard.losses.boxes import (
+    BoxIoULoss,
+    CIoULoss,
+    DIoULoss,
+    GIoULoss,
+    box_iou_loss,
+    ciou_loss,
+    diou_loss,
+    giou_loss,
+)
 from brickyard.losses.classification import (
     BCEWithLogitsLoss,
     CrossEntropyLoss,
@@ -7,6 +17,14 @@ from brickyard.losses.classification import (
     bce_with_logits_loss,
     cross_entropy_loss,
     nll_loss,
+)
+from brickyard.losses.contrastive import (
+    InfoNCELoss,
+    NTXentLoss,
+    SupConLoss,
+    info_nce_loss,
+    nt_xent_loss,
+    sup_con_loss,
 )
 from brickyard.losses.focal import (
     BinaryFocalLoss,
@@ -25,6 +43,14 @@ from brickyard.losses.hinge import (
 from brickyard.losses.lovasz import (
     LovaszLoss,
     lovasz_loss,
+)
+from brickyard.losses.metric import (
+    BatchTripletLoss,
+    ContrastiveLoss,
+    TripletLoss,
+    batch_triplet_loss,
+    contrastive_loss,
+    triplet_loss,
 )
 from brickyard.losses.probabilistic import (
     DistillationLoss,
@@ -63,13 +89,17 @@ from brickyard.losses.segmentation import (
 )
 
 __all__ = [
-    "BCEWithLogitsLoss", "BinaryFocalLoss", "CrossEntropyLoss", "DiceLoss", "DistillationLoss",
-    "ELBOLoss", "FocalLoss", "FocalTverskyLoss", "HingeLoss", "HuberLoss", "IoULoss",
-    "KLDivergence", "L1Loss", "LogCoshLoss", "LovaszLoss", "MSELoss", "MulticlassHingeLoss",
-    "NLLLoss", "QuantileLoss", "SmoothL1Loss", "SquaredHingeLoss", "TverskyLoss",
-    "bce_with_logits_loss", "binary_focal_loss", "cross_entropy_loss", "dice_loss",
-    "distillation_loss", "elbo_loss", "focal_loss", "focal_tversky_loss", "gaussian_kl",
-    "hinge_loss", "huber_loss", "iou_loss", "kl_divergence", "l1_loss", "log_cosh_loss",
-    "lovasz_loss", "mse_loss", "multiclass_hinge_loss", "nll_loss", "quantile_loss",
-    "smooth_l1_loss", "squared_hinge_loss", "tversky_loss",
+    "BCEWithLogitsLoss", "BatchTripletLoss", "BinaryFocalLoss", "BoxIoULoss", "CIoULoss",
+    "ContrastiveLoss", "CrossEntropyLoss", "DIoULoss", "DiceLoss", "DistillationLoss",
+    "ELBOLoss", "FocalLoss", "FocalTverskyLoss", "GIoULoss", "HingeLoss", "HuberLoss",
+    "InfoNCELoss", "IoULoss", "KLDivergence", "L1Loss", "LogCoshLoss", "LovaszLoss", "MSELoss",
+    "MulticlassHingeLoss", "NLLLoss", "NTXentLoss", "QuantileLoss", "SmoothL1Loss",
+    "SquaredHingeLoss", "SupConLoss", "TripletLoss", "TverskyLoss", "batch_triplet_loss",
+    "bce_with_logits_loss", "binary_focal_loss", "box_iou_loss", "ciou_loss",
+    "contrastive_loss", "cross_entropy_loss", "dice_loss", "diou_loss", "distillation_loss",
+    "elbo_loss", "focal_loss", "focal_tversky_loss", "gaussian_kl", "giou_loss", "hinge_loss",
+    "huber_loss", "info_nce_loss", "iou_loss", "kl_divergence", "l1_loss", "log_cosh_loss",
+    "lovasz_loss", "mse_loss", "multiclass_hinge_loss", "nll_loss", "nt_xent_loss",
+    "quantile_loss", "smooth_l1_loss", "squared_hinge_loss", "sup_con_loss", "triplet_loss",
+    "tversky_loss",
 ]  # fmt: skip

@@ -1,0 +1,201 @@
+"""Similarities of embeddings: cosine, log-sum-exp over a batch, gathering across ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from brickyard.losses._contracts import check_finite, check_floating, shape, single
+from brickyard.losses._fused import fusible, through
+
+#: Exponents up to this size neither overflow nor lose anything in fp32 when summed as they are.
+_SAFE_EXPONENT = 32.0
+
+
+def check_embeddings(who: str, name: str, value: Tensor, validate: str, least: int = 2) -> Tensor:
+    """Check a batch of embeddings ``(N, D)``; return it in the precision to compute in."""
+    check_floating(who, name, value)
+    if value.dim() != 2:
+        raise ValueError(f"{who}: {name} must have shape (N, D); got {shape(value)}")
+    if value.shape[0] < least:
+        raise ValueError(
+            f"{who}: {name} needs a batch of at least {least}: with one sample there is nothing to "
+            f"compare it with; got {shape(value)}. Use a larger batch, or drop_last=True"
+        )
+    if validate == "full":
+        check_finite(who, **{name: value})
+    return single(value)
+
+
+def check_labels(who: str, embeddings: Tensor, labels: Tensor) -> None:
+    """Refuse labels that are no integers, or not one per embedding."""
+    if labels.is_floating_point() or labels.is_complex():
+        raise TypeError(f"{who}: labels must be integers; got {labels.dtype}")
+    if labels.shape != embeddings.shape[:1]:
+        raise ValueError(
+            f"{who}: labels must have shape ({embeddings.shape[0]},), one per embedding; got "
+            f"{shape(labels)}"
+        )
+
+
+def unit(z: Tensor) -> Tensor:
+    """Return rows of length 1; a row of zeros stays, with a finite gradient."""
+    length = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    return z / torch.where(length > 0, length, 1)
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """Return a context in which autocast does not lower products to half precision."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def contrast(
+    rows: Tensor, columns: Tensor, skip: Tensor | None, match: Tensor | None, bound: float
+) -> Tensor:
+    """Return log sum_j exp(r_i . c_j) - r_i . c_match(i) for each row i.
+
+    Args:
+        rows: ``(N, D)``.
+        columns: ``(M, D)``.
+        skip: one column per row to leave out (the sample itself), ``(N,)``; None keeps all.
+        match: the column of each row's positive, ``(N,)``; None subtracts nothing.
+        bound: no product is larger than this in size.
+    """
+    if fusible(rows):
+        return _Contrast.apply(rows, columns, skip, match, bound)[0]
+    return _plain_contrast(rows, columns, skip, match)
+
+
+def _plain_contrast(
+    rows: Tensor, columns: Tensor, skip: Tensor | None, match: Tensor | None
+) -> Tensor:
+    products = rows @ columns.T
+    if skip is not None:
+        products = products.scatter(1, skip.unsqueeze(1), float("-inf"))
+    if match is None:
+        return products.logsumexp(1)
+    return F.cross_entropy(products, match, reduction="none")
+
+
+class _Contrast(torch.autograd.Function):
+    """Compute contrastive losses; the exponentials are kept, the products are never copied.
+
+    Math:
+        E_ij = exp(r_i . c_j - m_i);  Z_i = sum_j E_ij;  l_i = log Z_i + m_i - r_i . c_k(i)
+        dL/dr_i = g_i * ((E c)_i / Z_i - c_k(i))
+        dL/dc_j = (E^T (g/Z * r))_j - sum_{k(i)=j} g_i*r_i
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        rows: Tensor, columns: Tensor, skip: Tensor | None, match: Tensor | None, bound: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        powers = rows @ columns.T
+        if skip is not None:
+            powers.scatter_(1, skip.unsqueeze(1), float("-inf"))
+        own = rows.new_zeros(())
+        if match is not None:
+            own = powers.gather(1, match.unsqueeze(1)).squeeze(1)
+        if bound <= _SAFE_EXPONENT:  # no shift: one pass less
+            total = powers.exp_().sum(1)
+            return (total * torch.exp(-own)).log(), powers, total
+        top = powers.amax(1, keepdim=True)
+        total = powers.sub_(top).exp_().sum(1)
+        return total.log() + (top.squeeze(1) - own), powers, total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        rows, columns, skip, match, _ = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(rows, columns, skip, match, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        rows, columns, skip, match, powers, total = ctx.saved_tensors
+        grad = grads[0]
+        if grad is None:
+            return (None,) * 5
+        if torch.is_grad_enabled():
+
+            def plain(r: Tensor, c: Tensor) -> Tensor:
+                return _plain_contrast(r, c, skip, match)
+
+            return *through(plain, [rows, columns], [grad]), None, None, None
+        share = (grad / total).unsqueeze(1)
+        to_rows = share * (powers @ columns)
+        to_columns = powers.T @ (share * rows)
+        if match is not None:
+            grad = grad.unsqueeze(1)
+            to_rows.addcmul_(grad, columns[match], value=-1)
+            to_columns.index_add_(0, match, grad * rows, alpha=-1)
+        return to_rows, to_columns, None, None, None
+
+
+class _Gather(torch.autograd.Function):
+    """Join a batch across ranks; the backward adds up what every rank asks of the local part."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        ctx.size = local.shape[0]
+        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, local.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].contiguous().clone()
+        dist.all_reduce(grad)
+        return grad.narrow(0, dist.get_rank() * ctx.size, ctx.size)
+
+
+def world() -> int:
+    """Return the number of ranks, 1 outside a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def check_equal_batches(who: str, tensor: Tensor) -> None:
+    """Refuse ranks with batches of different size, which would hang or mix up the gathering."""
+    size = torch.tensor([tensor.shape[0]], device=tensor.device)
+    sizes = [torch.empty_like(size) for _ in range(world())]
+    dist.all_gather(sizes, size)
+    found = [int(s) for s in sizes]
+    if len(set(found)) > 1:
+        raise ValueError(
+            f"{who}: gather=True needs the same batch size on every rank; got {found}. "
+            f"Use drop_last=True"
+        )
+
+
+def gather_rows(local: Tensor) -> Tensor:
+    """Return the rows of all ranks in rank order, with gradients."""
+    return _Gather.apply(local)
+
+
+def join_ranks(loss: Tensor, count: Tensor, reduction: str) -> Tensor:
+    """Reduce the losses of the local anchors to the loss of the joined batch.
+
+    The value is the joined one on every rank. The gradient is scaled for the averaging over
+    ranks that DistributedDataParallel does, after which it is the joined batch's.
+
+    Args:
+        loss: one loss per local anchor.
+        count: 0-d; how many of them count.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` (which stays local).
+    """
+    if reduction == "none":
+        return loss
+    ranks, total = world(), loss.sum()
+    if reduction == "mean":
+        everywhere = count.to(total.dtype).clone()
+        dist.all_reduce(everywhere)
+        total = total / everywhere.clamp_min(1)
+    joined = total.detach().clone()
+    dist.all_reduce(joined)
+    return ranks * total + (joined - ranks * total).detach()
