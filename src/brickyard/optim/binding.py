@@ -30,7 +30,7 @@ class Binding:
     """Say under which key of a group each hyperparameter of a chain is found.
 
     A group's own key of the same name comes first; then, for ``beta1``, ``beta2`` ..., an entry of
-    the group's ``betas``; then a key of its own, which the group gets with the piece's value.
+    the group's ``betas``; else the piece's own value (``added``).
 
     Args:
         chain: the chain.
@@ -44,26 +44,30 @@ class Binding:
             beta = re.fullmatch(r"beta(\d)", name)
             if key in own:
                 self.keys[i, name] = key
-            elif beta and "betas" in own and key == name:
+            elif name in own and name not in chain.pieces[i].given:
+                self.keys[i, name] = name
+            elif beta and "betas" in own and name not in chain.pieces[i].given:
                 self.keys[i, name] = f"betas.{int(beta[1]) - 1}"
             else:
                 self.keys[i, name] = key
                 self.added[key] = chain.pieces[i].hyper[name]
-        self.read: Callable[[Mapping[str, Any], int], dict[str, Any]] = _reader(
-            ["lr", *dict.fromkeys(self.keys.values())]
-        )
+        keys = ["lr", *dict.fromkeys(self.keys.values())]
+        self.read: Callable[[Mapping[str, Any], int], dict[str, Any]] = _reader(keys, self.added)
 
 
-def _reader(keys: list[str]) -> Callable[[Mapping[str, Any], int], dict[str, Any]]:
+def _reader(
+    keys: list[str], own: Mapping[str, Any]
+) -> Callable[[Mapping[str, Any], int], dict[str, Any]]:
     """Return a function that reads all keys of a group: one dictionary display, no loop."""
     lines, parts = [], []
     for i, key in enumerate(keys):
-        # A piece's own name may hold a dot too ("clip.max_norm"), so only betas are looked into.
+        # A piece's own name may hold a dot too ("clip.max_norm"): only betas are looked into.
         name, _, place = key.partition(".") if key.startswith("betas.") else (key, "", "")
-        item = f"G[{name!r}]" + (f"[{place}]" if place else "")
+        item = f"{'C' if key in own else 'G'}[{name!r}]" + (f"[{place}]" if place else "")
         lines.append(f"x{i} = {item}")
-        parts.append(f"{key!r}: x{i} if x{i}.__class__ is float else number(x{i}, step)")
+        value = f"x{i} if x{i}.__class__ is float else number(x{i}, step)"
+        parts.append(f"{key!r}: {value}")
     body = "\n    ".join([*lines, "return {" + ", ".join(parts) + "}"])
-    space: dict[str, Any] = {"number": number}
+    space: dict[str, Any] = {"number": number, "C": own}
     exec(f"def read(G, step):\n    {body}", space)
     return space["read"]

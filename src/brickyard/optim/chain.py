@@ -129,8 +129,8 @@ def _check_order(pieces: Sequence[Piece]) -> None:
             )
         if piece.rule.name == "l2" and any(r == "scale" for r in roles[:i]):
             raise ValueError(
-                f"l2 is a part of the gradient and must stand before {pieces[roles.index('scale')].name}; "
-                "use decay() for decoupled weight decay"
+                f"l2 is a part of the gradient and must stand before "
+                f"{pieces[roles.index('scale')].name}; use decay() for decoupled weight decay"
             )
         if roles[i] == "weights" and any(r != "weights" for r in roles[i + 1 :]):
             raise ValueError(f"{piece.name} works on the new weights: it must stand at the end")

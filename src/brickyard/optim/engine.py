@@ -55,7 +55,8 @@ class Bucket:
     """
 
     def __init__(self, group: dict[str, Any], setup: Setup, active: tuple[int, ...],
-                 params: list[torch.Tensor], rows: list[dict[str, Any]], plan: Plan) -> None:  # fmt: skip
+                 params: list[torch.Tensor], rows: list[dict[str, Any]],
+                 plan: Plan) -> None:  # fmt: skip
         self.group, self.setup, self.active, self.params = group, setup, active, params
         pieces = setup.chain.pieces
         self.every = [(i, every) for i in active if (every := pieces[i].every) is not None]
@@ -99,25 +100,26 @@ class Bucket:
         """Read gradients and all addresses anew.
 
         Raises:
-            Unsorted: a gradient vanished or changed its type, or a parameter moved.
+            UnsortedError: a gradient vanished or changed its type, or a parameter moved.
         """
         params = self.params
         grads = list(map(_GRAD, params))
         try:
-            if not all(map(_CONTIGUOUS, grads) if self.plain else
-                       map(operator.eq, map(torch.Tensor.stride, grads), self.strides)):  # fmt: skip
+            even = map(_CONTIGUOUS, grads) if self.plain else map(
+                operator.eq, map(torch.Tensor.stride, grads), self.strides)  # fmt: skip
+            if not all(even):
                 grads = self._even(grads)
             self.grad_addresses = list(map(_PTR, grads))
         except (TypeError, RuntimeError):
             _explain_gradients(grads)
-            raise Unsorted from None
+            raise UnsortedError from None
         if list(map(_DTYPE, grads)) != self.grad_dtypes:
-            raise Unsorted
+            raise UnsortedError
         self.grads = grads
         addresses = list(map(_PTR, self.tensors))
         if addresses != self.addresses:
             if self.addresses:
-                raise Unsorted
+                raise UnsortedError
             self.addresses = addresses
             self.version += 1
 
@@ -154,7 +156,7 @@ def _share(name: str, value: float, rows: Sequence[dict[str, Any]]) -> array[flo
     return memory
 
 
-class Unsorted(Exception):
+class UnsortedError(Exception):
     """Parameters no longer fit their buckets."""
 
 
@@ -262,12 +264,13 @@ class Engine:
             stages = max(stages, bucket.run.plan.graph.stages)
         totals: dict[Any, float] = {}
         for stage in range(stages - 1):
-            self._stage(stage, totals)
+            if not self._stage(stage, totals):
+                return False
         ready = []
         for bucket in buckets:
-            scalars, holds, bucket.kept = bucket.run.programs[-1](bucket.hyper, totals)
-            if not holds:
-                return False
+            scalars, failed, bucket.kept = bucket.run.programs[-1](bucket.hyper, totals)
+            if failed is not None:
+                return _failed(failed)
             ready.append(scalars)
         for bucket, scalars in zip(buckets, ready, strict=True):
             bucket.run.stage(len(bucket.run.programs) - 1, scalars, totals)
@@ -286,7 +289,7 @@ class Engine:
                 for bucket in self.buckets:
                     bucket.refresh()
                 return
-            except Unsorted:
+            except UnsortedError:
                 if attempt:
                     raise
                 self.dirty = True
@@ -323,16 +326,25 @@ class Engine:
             hyper[f"slot.{name}"] = value
         bucket.hyper = hyper
 
-    def _stage(self, stage: int, totals: dict[Any, float]) -> None:
+    def _stage(self, stage: int, totals: dict[Any, float]) -> bool:
         """Run a stage that ends in sums over all tensors or in matrix operations."""
         sums: dict[Any, float] = {}
         for bucket in self.buckets:
             run = bucket.run
             if stage < len(run.programs) - 1:
-                scalars, _, _ = run.programs[stage](bucket.hyper, totals)
+                scalars, failed, _ = run.programs[stage](bucket.hyper, totals)
+                if failed is not None:
+                    return _failed(failed)
                 for key, value in run.stage(stage, scalars, totals).items():
                     sums[key] = sums.get(key, 0.0) + value
         totals.update(sums)
+        return True
+
+
+def _failed(error: str) -> bool:
+    if error:
+        raise NonFiniteError(error)
+    return False
 
 
 def _dense(p: torch.Tensor) -> bool:

@@ -88,7 +88,7 @@ class Graph:
         nodes: in an order in which they can be computed.
         stores: what is written: ``"param"`` or a slot's name to the node of its new value.
         host_stores: slots that are one number per group.
-        guards: host conditions that must hold, or the step is skipped.
+        guards: host conditions that must hold, or the step is skipped (or raises this text).
         outputs: sums per tensor that the caller wants to see (telemetry).
         slots: name to :class:`~brickyard.optim.rule.Slot`.
     """
@@ -96,7 +96,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     stores: dict[str, Node] = field(default_factory=dict)
     host_stores: dict[str, Node] = field(default_factory=dict)
-    guards: list[Node] = field(default_factory=list)
+    guards: dict[Node, str] = field(default_factory=dict)
     outputs: dict[str, Node] = field(default_factory=dict)
     slots: dict[str, Any] = field(default_factory=dict)
     _seen: dict[Any, Node] = field(default_factory=dict)

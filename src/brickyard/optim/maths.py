@@ -14,9 +14,7 @@ from torch.fx import Proxy
 
 from brickyard.optim import ops
 
-__all__ = [
-    "Incomplete", "Totals", "guard", "maximum", "minimum", "per_matrix", "sqrt", "total", "when",
-]  # fmt: skip
+__all__ = ["guard", "maximum", "minimum", "per_matrix", "sqrt", "total", "when"]
 
 
 def _traced(*values: Any) -> Proxy | None:
@@ -28,7 +26,7 @@ def _record(proxy: Proxy, function: Callable[..., Any], *args: Any) -> Any:
 
 
 def when(condition: Any, yes: Any, no: Any) -> Any:
-    """Return ``yes`` where the condition holds, else ``no``; a condition of hyperparameters is free.
+    """Return ``yes`` where the condition holds, else ``no``.
 
     Args:
         condition: a comparison of hyperparameters (decided once per step) or of tensors.
@@ -71,7 +69,7 @@ def _pair(own: Callable[..., Any], torchs: Callable[..., Any], host: Callable[..
     return torchs(*(torch.as_tensor(v, dtype=tensor.dtype, device=tensor.device) for v in (a, b)))
 
 
-class Incomplete(Exception):
+class IncompleteError(Exception):
     """A sum over all tensors is not known yet: the pass stops here and is repeated."""
 
 
@@ -86,7 +84,6 @@ class Totals:
         self.known: dict[Any, float] = {}
         self.open: dict[Any, float] = {}
         self.place: Any = None
-        self.failed = False
         self._calls = 0
 
     def begin(self, place: Any) -> None:
@@ -99,7 +96,7 @@ class Totals:
         if key in self.known:
             return self.known[key]
         self.open[key] = self.open.get(key, 0.0) + float(share)
-        raise Incomplete
+        raise IncompleteError
 
     def close(self) -> bool:
         """Make the noted sums known; return whether there were any."""
@@ -128,17 +125,17 @@ def total(share: Any) -> Any:
     return CURRENT[-1].ask(share) if CURRENT else float(share)
 
 
-def guard(condition: Any) -> None:
+def guard(condition: Any, error: str = "") -> None:
     """Skip the whole step, which then changes and counts nothing, unless the condition holds.
 
     Args:
         condition: of hyperparameters and totals.
+        error: raise this instead of skipping.
     """
     found = _traced(condition)
     if found is not None:
-        _record(found, guard, condition)
-    elif CURRENT and not condition:
-        CURRENT[-1].failed = True
+        _record(found, guard, condition, error)
+    # Numbers need nothing: the engine asks the host program, whatever the backend, before it.
 
 
 def per_matrix(function: Callable[[torch.Tensor], torch.Tensor], x: Any) -> Any:

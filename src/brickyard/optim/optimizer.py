@@ -143,16 +143,22 @@ class Optimizer(torch.optim.Optimizer):
             if p.is_complex():
                 raise TypeError("complex parameters are not supported: optimize "
                                 "torch.view_as_real(parameter) instead")  # fmt: skip
-        added = self.param_groups[-1]
         try:
-            self._check_where(added)
-        except ValueError:
+            self._check(self.param_groups[-1])
+        except (ValueError, TypeError):
             self.param_groups.pop()
             raise
         self._engine.dirty = True
 
-    def _check_where(self, added: dict[str, Any]) -> None:
-        for piece in self.make_setup(added).chain.pieces:
+    def _check(self, added: dict[str, Any]) -> None:
+        setup = self.make_setup(added)
+        values = setup.binding.read(added, self.steps)
+        if not values["lr"] >= 0:
+            raise ValueError(f"lr must be 0 or more; got {values['lr']!r}")
+        for i, piece in enumerate(setup.chain.pieces):
+            if piece.rule.check is not None:
+                own = {name: values[setup.binding.keys[i, name]] for name in piece.hyper}
+                piece.rule.check(**own, **piece.options)
             if isinstance(piece.where, str) and piece.where not in ("matrices", "vectors"):
                 found = [matches(piece.where, name, p) for group in self.param_groups
                          for name, p in _named(group)]  # fmt: skip
@@ -330,7 +336,7 @@ def _rate(own: Any, given: Any) -> Any:
 class _Product:
     """Multiply a schedule by a base value."""
 
-    def __init__(self, schedule: Callable[[int], float], base: Any) -> None:
+    def __init__(self, schedule: Callable[..., Any], base: Any) -> None:
         self.schedule, self.base = schedule, base
 
     def __call__(self, step: int) -> float:

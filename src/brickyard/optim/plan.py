@@ -75,9 +75,9 @@ class Plan:
     def _trace(self) -> Graph:
         low = Lowering()
         lr, t = low.leaf("host", "lr", Space.HOST), low.leaf("host", "t", Space.HOST)
-        grad, p = low.leaf("load", "grad", Space.ELEM), None
+        grad: Any = low.leaf("load", "grad", Space.ELEM)
         space = {"rows": Space.ROW, "cols": Space.COL, "host": Space.HOST}
-        u: Any = grad * low.leaf("host", "coef", Space.HOST) if self.flags.scaled else grad
+        u = grad * low.leaf("host", "coef", Space.HOST) if self.flags.scaled else grad
         p = low.leaf("load", "master" if self.flags.master else "param", Space.ELEM)
 
         def slots(i: int) -> Mapping[str, Any]:
@@ -95,8 +95,8 @@ class Plan:
         new_p, taken, new = walk(self.pieces, u, p, slots, hyper, lr, low.begin)
         outputs = {}
         if self.flags.telemetry:
-            outputs = {k: (v * v).sum() for k, v in
-                       (("grad_norm", u), ("update_norm", taken), ("param_norm", new_p))}  # fmt: skip
+            seen = {"grad_norm": u, "update_norm": taken, "param_norm": new_p}
+            outputs = {name: (value * value).sum() for name, value in seen.items()}
         low.lower()
         graph = low.graph
         for (i, name), value in new.items():
@@ -139,7 +139,7 @@ class Plan:
         return [n for n in self.alive if n.op == "total"]
 
     def host_program(self, stage: int) -> Callable[..., tuple[Any, ...]]:
-        """Return a function ``(hyper, totals) -> (scalars, guards hold, new host slots)``.
+        """Return a function ``(hyper, totals) -> (scalars, failed guard, new host slots)``.
 
         ``hyper`` maps keys to numbers. Everything is evaluated in float64.
         """
@@ -161,8 +161,9 @@ class Plan:
                 lines.append(f"v{node.number} = {text}")
         parts = [self.device_scalars[stage], stores]
         scalars, kept = ("(" + "".join(f"v{n.number}, " for n in part) + ")" for part in parts)
-        holds = " and ".join(f"v{n.number}" for n in guards) or "True"
-        body = "\n    ".join([*lines, f"return {scalars}, {holds}, {kept}"])
+        texts = [f"{self.graph.guards[n]!r} if not v{n.number} else " for n in guards]
+        holds = "".join(texts) + "None"
+        body = "\n    ".join([*lines, f"return {scalars}, ({holds}), {kept}"])
         space: dict[str, Any] = dict(HOST_NAMES)
         exec(f"def program(H, T):\n    {body}", space)
         return space["program"]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from brickyard.errors import UserError
+from brickyard.optim.binding import number
 from brickyard.optim.rule import Slot
 
 #: Keys of torch's groups that only choose an implementation.
@@ -46,7 +47,7 @@ def save(owner: Any) -> dict[str, Any]:
 def _plain(value: Any, step: int) -> Any:
     """Return a hyperparameter as a checkpoint can hold it: a schedule as its value now."""
     if callable(value):
-        return float(value(step))
+        return number(value, step)
     return value
 
 
@@ -128,7 +129,7 @@ def _match(owner: Any, groups: Any) -> list[_Pair]:
                     ("only in this optimizer", mine - set(names))) if found]  # fmt: skip
                 raise StateError(f"group {i} of the checkpoint holds other parameters:\n  "
                                  + "\n  ".join(parts))  # fmt: skip
-            places = [names[name] for name, _ in live]
+            places = [names[str(name)] for name, _ in live]
         elif len(old["params"]) != len(live):
             raise StateError(f"group {i} has {len(old['params'])} parameters in the checkpoint, "
                              f"{len(live)} here")  # fmt: skip

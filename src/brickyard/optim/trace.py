@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.proxy import GraphAppendingTracer
 
 from brickyard.errors import near
 from brickyard.optim import maths
@@ -38,7 +39,7 @@ def _caller() -> str:
     return f"{file}:{line}: {linecache.getline(file, line).strip()}"
 
 
-class _Recorder(fx.proxy.GraphAppendingTracer):
+class _Recorder(GraphAppendingTracer):
     """Append nodes to a graph and note for each the line and the piece that made it."""
 
     place: int = -1
@@ -219,11 +220,11 @@ def _total(b: Lowering, x: Any) -> Node:
     return b.graph.node("total", node, attr=(b.place, number), line=b.line)
 
 
-def _guard(b: Lowering, condition: Any) -> None:
+def _guard(b: Lowering, condition: Any, error: str) -> None:
     node = b.to_node(condition)
     if node.space is not Space.HOST:
         raise RuleError(f"guard() needs a condition of hyperparameters and totals\n  {b.line}")
-    b.graph.guards.append(node)
+    b.graph.guards[node] = error
 
 
 def _per_matrix(b: Lowering, function: Any, x: Any) -> Node:
@@ -259,5 +260,4 @@ LOWER: dict[str, Callable[..., Any]] = {
     "linalg_vector_norm": lambda b, x, ord=2, dim=None, keepdim=False: _norm(b, x, ord, dim,
                                                                              keepdim),
     "when": _where, "where": _where, "total": _total, "guard": _guard, "per_matrix": _per_matrix,
-    "minimum": _elementwise("minimum"), "maximum": _elementwise("maximum"),
-}  # fmt: skip
+    }  # fmt: skip

@@ -41,25 +41,18 @@ static inline bf16 put_bf16(float f) {{
 """
 
 
-def arrays(plan: Plan) -> list[str]:
-    """Return what the pointer table holds, in order: gradient, parameter, slots, scratch."""
-    scratch = [n for n in plan.alive if n.op == "matrix"]
-    names = [slot.name for slot in plan.slot_list]
-    return ["grad", "param", *names, *(f"scratch.{n.number}" for n in scratch)]
-
-
 class Printer:
     """Print one plan for one set of storage types.
 
     Args:
         plan: what to print.
-        types: storage type by array name.
+        types: storage type by array name, in the order of the pointer table.
     """
 
     def __init__(self, plan: Plan, types: dict[str, str]) -> None:
         self.plan, self.types = plan, types
         self.double = types["param"] == "float64"
-        self.arrays = arrays(plan)
+        self.arrays = list(types)
         compute = "float64" if self.double else "float32"
         self.phases = plan.phases(lambda name: types[name] == compute)
         self.sums = [n for phase in self.phases for n in phase.sums]
@@ -83,9 +76,8 @@ class Printer:
                  "  const int64_t N = J->tensors; (void)N; (void)at;"]  # fmt: skip
         for name in used:
             kind = self.arrays.index(name)
-            const = "" if name in phase.stores else "const "
-            lines.append(f"  {const}{STORAGE[self.types[name]]} *restrict {_c(name)} = "
-                         f"({const}{STORAGE[self.types[name]]} *)J->ptr[{kind}*N + t] + at;")  # fmt: skip
+            word = ("" if name in phase.stores else "const ") + STORAGE[self.types[name]]
+            lines.append(f"  {word} *restrict {_c(name)} = ({word} *)J->ptr[{kind}*N + t] + at;")
         lines += self._outer(phase.nodes, phase.level[0])
         return "\n".join([*lines, *self._loop(number, phase), "}"])
 

@@ -41,7 +41,7 @@ class EagerRun:
                 for k in range(len(self.bucket.params)):
                     try:
                         results.append((k, *self._one(k, book)))
-                    except maths.Incomplete:
+                    except maths.IncompleteError:
                         continue
                 for result in results if last else ():
                     self._store(*result)

@@ -90,7 +90,7 @@ class ForeachRun:
         for name, node in self.plan.graph.stores.items():
             targets, new = self._array(name), self._arg(node)
             if isinstance(new, list):
-                torch._foreach_copy_(list(targets), new)
+                getattr(torch, "_foreach_copy_")(list(targets), new)  # noqa: B009
             else:
                 for target in targets:
                     target.fill_(new)

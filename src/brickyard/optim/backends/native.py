@@ -71,7 +71,7 @@ def obstacle(plan: Plan, bucket: Any) -> str:
 
 def kernel_for(plan: Plan, types: Mapping[str, str]) -> Kernel:
     """Return the kernel of a plan, built once per process."""
-    key = (id(plan), tuple(sorted(types.items())))
+    key = (id(plan), tuple(types.items()))
     found = _KERNELS.get(key)
     if found is None:
         found = _KERNELS[key] = Kernel(plan, types)
@@ -168,7 +168,7 @@ class NativeRun:
 
 
 def _cut(sizes: Sequence[int], grouped: bool) -> tuple[list[int], list[int]]:
-    """Return chunks ``(tensor, start, length)`` and groups ``(tensors from, to, chunks from, to)``."""
+    """Return chunks (tensor, start, length) and groups (tensors from, to, chunks from, to)."""
     chunks: list[int] = []
     groups: list[int] = []
     first, first_chunk, held = 0, 0, 0

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels() -> Iterator[None]:
+    """Build kernels once per session, outside of the user's cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("BRICKYARD_CACHE", folder)
+        yield
+
+
+@pytest.fixture
+def make() -> Callable[..., list[torch.nn.Parameter]]:
+    """Return a function that makes parameters with gradients from a seed."""
+
+    def build(shapes: Sequence[tuple[int, ...]] = ((4, 3), (5,), (2, 3, 4), ()), seed: int = 0,
+              dtype: torch.dtype = torch.float32) -> list[torch.nn.Parameter]:  # fmt: skip
+        generator = torch.Generator().manual_seed(seed)
+        return [torch.nn.Parameter(torch.randn(s, generator=generator).to(dtype)) for s in shapes]
+
+    return build
