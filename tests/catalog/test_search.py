@@ -37,7 +37,7 @@ WANTED = [
     ("mobile", "hard_swish hard_sigmoid", 3),
     ("label noise", "mixup", 8),
     ("overconfident classifier", "cross_entropy label_smoothing", 8),
-    ("object detection", "focal giou ciou", 10),
+    ("object detection", "binary_focal giou ciou", 10),
     ("bounding box regression", "giou diou ciou smooth_l1", 8),
     ("face recognition", "triplet", 4),
     ("self-supervised learning", "info_nce nt_xent", 4),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.constrain import Constrain
 from rich.padding import Padding
 from rich.table import Table
@@ -340,6 +341,39 @@ def guides_page() -> RenderableType:
 
 def guide_page(text: str, width: int) -> RenderableType:
     """Return a guide, set from its Markdown."""
-    from rich.markdown import Markdown  # slow to import, and only guides need it
+    from rich.markdown import Markdown, TableElement  # slow to import; only guides need them
 
-    return Constrain(Markdown(text), min(width, MEASURE))
+    class Legible(TableElement):
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            if self.header is None or self.header.row is None or self.body is None:
+                return
+            heads = [cell.content for cell in self.header.row.cells]
+            rows = [[cell.content for cell in row.cells] for row in self.body.rows]
+            yield _guide_table(heads, rows, options.max_width)
+
+    class Guide(Markdown):
+        elements: ClassVar = {**Markdown.elements, "table_open": Legible}
+
+    return Constrain(Guide(text), min(width, MEASURE))
+
+
+def _guide_table(heads: list[Text], rows: list[list[Text]], width: int) -> RenderableType:
+    """Return a table whose words stay whole; where they cannot, a record for each row."""
+    columns = [[head, *cells] for head, *cells in zip(heads, *rows, strict=True)]
+    least = [max(len(word) for cell in c for word in ["", *cell.plain.split()]) for c in columns]
+    most = [max(len(cell) for cell in column) for column in columns]
+    room = width - 3 * (len(heads) - 1) - sum(least)
+    if room < 0 or (width < _NARROW and len(heads) > 3):
+        return Group(*(_guide_record(heads, row) for row in rows))
+    table = _table(*(head.plain for head in heads))
+    share = min(1.0, room / max(1, sum(most) - sum(least)))
+    for column, short, long in zip(table.columns, least, most, strict=True):
+        column.width, column.no_wrap = short + int((long - short) * share), False
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _guide_record(heads: list[Text], row: list[Text]) -> RenderableType:
+    pairs = [(head.plain, cell) for head, cell in zip(heads[1:], row[1:], strict=True)]
+    return Group(row[0], Padding(_rows(pairs), (0, 0, 0, 2)))

@@ -40,8 +40,8 @@ _SUFFIXES = (
     ("ify", "if"), ("ations", ""), ("ation", ""), ("ating", ""), ("ated", ""), ("ates", ""),
     ("ate", ""), ("ities", ""), ("ity", ""), ("ness", ""), ("ively", ""), ("ives", ""),
     ("ive", ""), ("ions", ""), ("ion", ""), ("ies", "y"),
-    ("ators", ""), ("ator", ""), ("tors", "t"), ("tor", "t"), ("ings", ""), ("ing", ""), ("ers", ""),
-    ("er", ""), ("ed", ""), ("ly", ""), ("es", ""), ("s", ""), ("e", ""),
+    ("ators", ""), ("ator", ""), ("tors", "t"), ("tor", "t"), ("ings", ""), ("ing", ""),
+    ("ers", ""), ("er", ""), ("ed", ""), ("ly", ""), ("es", ""), ("s", ""), ("e", ""),
 )  # fmt: skip
 
 
