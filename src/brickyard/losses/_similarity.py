@@ -44,8 +44,15 @@ def check_labels(who: str, embeddings: Tensor, labels: Tensor) -> None:
 
 def unit(z: Tensor) -> Tensor:
     """Return rows of length 1; a row of zeros stays, with a finite gradient."""
-    length = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
-    return z / torch.where(length > 0, length, 1)
+    size = length(z).unsqueeze(-1)
+    return z / torch.where(size > 0, size, 1)
+
+
+def length(difference: Tensor) -> Tensor:
+    """Return the Euclidean length of rows; all its derivatives are 0 at length 0."""
+    square = difference.square().sum(-1)
+    some = square > 0
+    return torch.where(some, torch.where(some, square, 1).sqrt(), 0)
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:

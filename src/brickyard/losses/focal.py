@@ -248,7 +248,7 @@ def _focal_part(x: Tensor, t: Tensor, slope: Tensor, gamma: float, alpha: float 
     false, true = yes * (1 - t), no * t
     missing = false + true
     nll = torch.exp(-x.abs()).log1p_().add_(x.clamp_min(0)).sub_(x * t)
-    torch.mul(yes, no, out=slope)
+    slope.copy_(yes).mul_(no)
     slope.mul_(1 - 2 * t).mul_(nll).mul_(gamma)
     power = missing.pow(gamma)
     slope.div_(missing.clamp_min_(torch.finfo(x.dtype).tiny)).add_(false).sub_(true).mul_(power)

@@ -21,7 +21,7 @@ from brickyard.losses._contracts import (
     shape,
 )
 from brickyard.losses._fused import through
-from brickyard.losses._similarity import check_embeddings, check_labels, full_precision
+from brickyard.losses._similarity import check_embeddings, check_labels, full_precision, length
 
 __all__ = [
     "BatchTripletLoss", "ContrastiveLoss", "TripletLoss", "batch_triplet_loss",
@@ -45,8 +45,7 @@ def triplet_loss(
     negative = check_embeddings(who, "negative", negative, validate, 1)
     check_same_shape(who, anchor, positive, "anchor and positive")
     check_same_shape(who, anchor, negative, "anchor and negative")
-    near = torch.linalg.vector_norm(anchor - positive, ord=p, dim=1)
-    far = torch.linalg.vector_norm(anchor - negative, ord=p, dim=1)
+    near, far = _norm(anchor - positive, p), _norm(anchor - negative, p)
     return reduce(who, (near - far + margin).clamp_min(0), reduction)
 
 
@@ -68,7 +67,7 @@ def contrastive_loss(
         check_interval(who, "y", y, 0, 1, why, validate == "full")
     y = y.to(a.dtype)
     apart = a - b
-    short = (margin - torch.linalg.vector_norm(apart, dim=1)).clamp_min(0)
+    short = (margin - length(apart)).clamp_min(0)
     loss = 0.5 * ((1 - y) * apart.square().sum(1) + y * short.square())
     return reduce(who, loss, reduction, sample_weight)
 
@@ -103,6 +102,10 @@ def _check_margin(who: str, margin: float, p: float = 2.0) -> None:
     check_number(who, "p", p, 1.0)
 
 
+def _norm(difference: Tensor, p: float) -> Tensor:
+    return length(difference) if p == 2 else torch.linalg.vector_norm(difference, ord=p, dim=1)
+
+
 def _masks(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return which pairs are positives (same class, not the sample itself) and which are not."""
     same = labels.unsqueeze(1) == labels
@@ -124,8 +127,8 @@ def _hardest(embeddings: Tensor, labels: Tensor, margin: float) -> Tensor:
         far = torch.where(same, apart, float("-inf")).argmax(1)
         near = apart.masked_fill_(~other, float("inf")).argmin(1)
         usable = same.any(1) & other.any(1)
-    to_far = torch.linalg.vector_norm(embeddings - embeddings.index_select(0, far), dim=1)
-    to_near = torch.linalg.vector_norm(embeddings - embeddings.index_select(0, near), dim=1)
+    to_far = length(embeddings - embeddings.index_select(0, far))
+    to_near = length(embeddings - embeddings.index_select(0, near))
     return torch.where(usable, (to_far - to_near + margin).clamp_min(0), 0)
 
 
@@ -156,12 +159,12 @@ def _mine(embeddings: Tensor, labels: Tensor, margin: float, semi: bool) -> _Min
     if semi:
         near = apart.masked_fill(~same, float("-inf"))
         start = torch.searchsorted(sorted_far, near, right=True)
-    length = (end - start).clamp_min(0) * same
-    mark = torch.where(length > 0, 1, 0)
+    found = (end - start).clamp_min(0) * same
+    mark = torch.where(found > 0, 1, 0)
     steps = torch.zeros(len(labels), len(labels) + 1, dtype=torch.long, device=labels.device)
     steps.scatter_add_(1, start, mark).scatter_add_(1, end, -mark)
     uses = torch.zeros_like(order).scatter_(1, order, steps.cumsum(1)[:, :-1])
-    return _Mined((length - uses).to(embeddings.dtype), length.sum(1))
+    return _Mined((found - uses).to(embeddings.dtype), found.sum(1))
 
 
 def _distances(embeddings: Tensor) -> Tensor:
@@ -204,8 +207,7 @@ class _WeighedDistances(torch.autograd.Function):
 
 def _plain_weighed(embeddings: Tensor, weight: Tensor) -> Tensor:
     """Compute the weighed distances in differentiable operations."""
-    apart = embeddings.unsqueeze(1) - embeddings
-    return (torch.linalg.vector_norm(apart, dim=2) * weight).sum(1)
+    return (length(embeddings.unsqueeze(1) - embeddings) * weight).sum(1)
 
 
 @brick(
