@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import decimal
 import numbers
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from brickyard.errors import DataError
+from brickyard.train.data.target import Target
 
 #: A text column gets one-hot columns for its so many most frequent training categories.
 CATEGORIES = 100
@@ -31,19 +32,24 @@ class Column:
     Args:
         name: its heading.
         kind: ``"number"``, ``"date"`` (days since 1970), ``"flag"`` (0 or 1), ``"category"``.
-        values: float64 with NaN where missing; for categories text with None where missing.
+        values: float64 with NaN where missing; for categories places in ``texts``, -1 where
+            missing.
+        texts: the categories.
     """
 
     name: str
     kind: str
     values: np.ndarray
+    texts: tuple[str, ...] = ()
 
     @property
     def missing(self) -> np.ndarray:
         """Say for every row whether the value is missing."""
-        if self.kind == "category":
-            return np.array([v is None for v in self.values], bool)
-        return np.isnan(self.values)
+        return self.values < 0 if self.kind == "category" else np.isnan(self.values)
+
+    def rows(self, which: Any) -> Column:
+        """Return the column of some rows."""
+        return replace(self, values=self.values[which])
 
 
 def read_column(name: str, series: pd.Series) -> Column:
@@ -54,9 +60,7 @@ def read_column(name: str, series: pd.Series) -> Column:
             with some text among them.
     """
     dtype = series.dtype
-    if isinstance(dtype, pd.CategoricalDtype):
-        return Column(name, "category", _text(series))
-    if pd.api.types.is_bool_dtype(dtype):
+    if pd.api.types.is_bool_dtype(dtype) and not isinstance(dtype, pd.CategoricalDtype):
         return Column(name, "flag", _floats(series))
     if pd.api.types.is_datetime64_any_dtype(dtype):
         return Column(name, "date", _days(series))
@@ -64,40 +68,72 @@ def read_column(name: str, series: pd.Series) -> Column:
         return Column(name, "number", (series / pd.Timedelta(seconds=1)).to_numpy(np.float64))
     if pd.api.types.is_numeric_dtype(dtype):
         return Column(name, "number", _finite(name, _floats(series)))
-    return _read_objects(name, series)
+    try:
+        codes, distinct = pd.factorize(series)
+    except TypeError:  # lists and the like
+        raise _strange(name, next(v for v in series.dropna() if not _hashable(v))) from None
+    values = list(distinct)
+    if isinstance(dtype, pd.CategoricalDtype):
+        return _category(name, codes, values)
+    return _read_objects(name, series, codes, values)
 
 
-def _read_objects(name: str, series: pd.Series) -> Column:
-    present = series.dropna()
-    values = present.tolist()
+def _read_objects(name: str, series: pd.Series, codes: np.ndarray, values: list[Any]) -> Column:
+    """Read a column of objects from its ``values``, which are all different."""
     if all(isinstance(v, bool | np.bool_) for v in values):  # an empty column ends here too
         return Column(name, "flag", _floats(series))
     if all(isinstance(v, numbers.Number | decimal.Decimal) for v in values):
         return Column(name, "number", _finite(name, _floats(series)))
     if all(isinstance(v, datetime.date) for v in values):
-        return Column(name, "date", _days(pd.to_datetime(series, utc=True)))
+        return Column(name, "date", _days(pd.Series(pd.to_datetime(series, utc=True))))
     strange = next((v for v in values if not isinstance(v, str | numbers.Number)), None)
     if strange is not None:
-        raise DataError(
-            f"column {name!r} holds a {type(strange).__name__} ({str(strange)[:40]}); a column "
-            "must hold numbers, text, dates or true/false. Name it in drop"
-        )
-    text = present.astype(str)
+        raise _strange(name, strange)
+    text = pd.Series([str(v) for v in values])
     if text.str.fullmatch(_ISO_DATE).all():
-        return Column(name, "date", _days(_dates(name, series)))
-    bad = pd.Series(pd.to_numeric(text, errors="coerce")).isna()
-    if len(text) > 1 and 0 < bad.sum() <= 0.1 * len(text):
-        odd = sorted(set(text[bad]))[:3]
+        return Column(name, "date", _days(_dates(name, text))[codes] + _gaps(codes))
+    bad = pd.Series(pd.to_numeric(text, errors="coerce")).isna().to_numpy()
+    known = codes[codes >= 0]
+    count = int(bad[known].sum())
+    if len(known) > 1 and 0 < count <= 0.1 * len(known):
+        odd = sorted(text[bad])[:3]
         raise DataError(
-            f"column {name!r} holds numbers, but {int(bad.sum())} rows hold "
+            f"column {name!r} holds numbers, but {count} rows hold "
             f"{', '.join(map(repr, odd))}; empty those cells (then see missing), or name it in drop"
         )
-    return Column(name, "category", _text(series))
+    return _category(name, codes, values)
 
 
-def _dates(name: str, series: pd.Series) -> pd.Series:
+def _strange(name: str, value: Any) -> DataError:
+    return DataError(
+        f"column {name!r} holds a {type(value).__name__} ({str(value)[:40]}); a column "
+        "must hold numbers, text, dates or true/false. Name it in drop"
+    )
+
+
+def _hashable(value: Any) -> bool:
     try:
-        return pd.to_datetime(series, format="ISO8601", utc=True)
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _category(name: str, codes: np.ndarray, values: list[Any]) -> Column:
+    texts = [_plain(v) for v in values]
+    distinct = sorted(set(texts))  # 1 and "1" are one category
+    places = {text: i for i, text in enumerate(distinct)}
+    lookup = np.array([*(places[text] for text in texts), -1], np.int64)  # codes are -1 in gaps
+    return Column(name, "category", lookup[codes], tuple(distinct))
+
+
+def _gaps(codes: np.ndarray) -> np.ndarray:
+    return np.where(codes < 0, np.nan, 0.0)
+
+
+def _dates(name: str, text: pd.Series) -> pd.Series:
+    try:
+        return pd.Series(pd.to_datetime(text, format="ISO8601", utc=True))
     except ValueError as error:
         raise DataError(f"column {name!r} holds dates, but not all can be read: {error}") from error
 
@@ -124,13 +160,6 @@ def _days(series: pd.Series) -> np.ndarray:
     return ((series - epoch) / pd.Timedelta(days=1)).to_numpy(np.float64, na_value=np.nan)
 
 
-def _text(series: pd.Series) -> np.ndarray:
-    missing = series.isna().to_numpy()
-    values = np.array([_plain(v) for v in series.tolist()], object)
-    values[missing] = None
-    return values
-
-
 def _plain(value: Any) -> str:
     whole = isinstance(value, float) and value.is_integer()
     return str(int(value)) if whole else str(value)
@@ -141,7 +170,7 @@ def looks_like_names(column: Column) -> str:
     missing = column.missing
     present = column.values[~missing]
     if column.kind == "category":
-        distinct = len(set(present))
+        distinct = int((np.bincount(present, minlength=1) > 0).sum())
         if distinct > NAMES and distinct > 0.5 * len(present):
             return f"{distinct} different texts in {len(present)} rows"
     elif column.kind == "number" and not missing.any() and len(present) > NAMES:
@@ -153,11 +182,35 @@ def looks_like_names(column: Column) -> str:
 
 def identity(columns: list[Column]) -> np.ndarray:
     """Return one row of float64 per sample; equal samples have equal rows."""
-    parts = [
-        pd.factorize(c.values)[0].astype(np.float64) if c.kind == "category" else c.values
-        for c in columns
+    return np.stack([column.values.astype(np.float64) for column in columns], 1)
+
+
+def giveaways(columns: list[Column], target: Target) -> list[str]:
+    """Warn of columns that are the target under another name."""
+    return [
+        f"column {column.name!r} gives the target away; is it known when predicting?"
+        for column in columns
+        if (
+            _one_to_one(column, target.values, len(target.classes))
+            if target.task == "classification"
+            else column.kind == "number" and _proportional(column.values, target.values[:, 0])
+        )
     ]
-    return np.stack(parts, 1)
+
+
+def _one_to_one(column: Column, labels: np.ndarray, classes: int) -> bool:
+    if len(np.unique(column.values[:1000])) > classes:
+        return False
+    codes, distinct = pd.factorize(column.values, use_na_sentinel=False)
+    return len(distinct) == classes == len(np.unique(codes * classes + labels))
+
+
+def _proportional(a: np.ndarray, b: np.ndarray) -> bool:
+    known = ~np.isnan(a)
+    a, b = a[known], b[known]
+    if len(a) < 3 or a.std() == 0 or b.std() == 0:
+        return False
+    return abs(float(np.corrcoef(a, b)[0, 1])) > 1 - 1e-12
 
 
 @dataclass
@@ -221,14 +274,14 @@ class Encoder:
         return values[:, None].astype(np.float32)
 
     def _category(self, column: Column, train: np.ndarray) -> np.ndarray | None:
-        values = np.array([_MISSING if v is None else v for v in column.values], object)
-        found, counts = np.unique(values[train].astype(str), return_counts=True)
+        texts = (*column.texts, _MISSING)
+        codes = np.where(column.values < 0, len(texts) - 1, column.values)
+        counts = np.bincount(codes[train], minlength=len(texts))
+        found = np.flatnonzero(counts)
         if len(found) < 2:
             return None
-        kept = sorted(found[np.lexsort((found, -counts))[:CATEGORIES]].tolist())
-        index = {category: i for i, category in enumerate(kept)}
-        codes = np.array([index.get(v, -1) for v in values])
-        unseen = len(set(values) - set(found.tolist()))
+        kept = np.sort(found[np.lexsort((found, -counts[found]))[:CATEGORIES]])
+        unseen = len(np.setdiff1d(codes, found))
         if len(found) > len(kept):
             self.warnings.append(
                 f"column {column.name!r} has {len(found)} categories; the {len(kept)} most "
@@ -239,6 +292,7 @@ class Encoder:
                 f"column {column.name!r} has {unseen} categories that no training row has; "
                 "they are all zeros"
             )
-        self.names += [f"{column.name}={category}" for category in kept]
-        self.facts[column.name] = {"kind": "category", "categories": kept, "unseen": unseen}
-        return (codes[:, None] == np.arange(len(kept))).astype(np.float32)
+        names = [texts[code] for code in kept]
+        self.names += [f"{column.name}={name}" for name in names]
+        self.facts[column.name] = {"kind": "category", "categories": names, "unseen": unseen}
+        return (codes[:, None] == kept).astype(np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,12 +19,13 @@ from brickyard.train.data.columns import (
     ROW_BASE,
     Column,
     Encoder,
+    giveaways,
     identity,
     looks_like_names,
     read_column,
 )
 from brickyard.train.data.splitting import Plan, partition
-from brickyard.train.data.target import Target, read_target
+from brickyard.train.data.target import read_target
 
 Missing = Literal["error", "impute", "drop"]
 
@@ -187,7 +187,7 @@ def _read_table(
     columns = [read_column(name, _series(frame, name)) for name in names]
     keep, gaps = _rows(columns, _series(frame, wish.target), wish, file)
     if not keep.all():
-        columns = [Column(c.name, c.kind, c.values[keep]) for c in columns]
+        columns = [column.rows(keep) for column in columns]
         frame = frame.loc[keep]
         given = None if given is None else int(keep[:given].sum())
     columns, notes = _useful(columns, wish, len(frame) if given is None else given)
@@ -199,7 +199,7 @@ def _read_table(
     parts = partition(identity(columns), target, plan, row_base=ROW_BASE)
     encoder = Encoder(impute=wish.missing == "impute")
     x = encoder.fit_transform(columns, parts.train)
-    notes += encoder.warnings + _giveaways(columns, target) + _dated(columns, given)
+    notes += encoder.warnings + giveaways(columns, target) + _dated(columns, given)
     facts = merge_facts(
         {
             "source": file.name,
@@ -215,20 +215,18 @@ def _read_table(
 
 def _read_csv(file: Path) -> pd.DataFrame:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        with file.open(encoding="utf-8-sig") as opened:
+            head = opened.readline()
+        with warnings.catch_warnings():  # pandas only warns where it cuts long rows off
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(
+                file, sep=max(",;\t|", key=head.count), na_values=["?"], skipinitialspace=True,
+                index_col=False, low_memory=False, encoding="utf-8-sig",
+            )  # fmt: skip
     except UnicodeDecodeError as error:
         raise DataError(
             f"{file} is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from error
-    head = text.partition("\n")[0]
-    separator = max(",;\t|", key=head.count)
-    try:
-        with warnings.catch_warnings():  # pandas only warns where it cuts long rows off
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
-                io.StringIO(text), sep=separator, na_values=["?"], skipinitialspace=True,
-                index_col=False, low_memory=False,
-            )  # fmt: skip
     except pd.errors.EmptyDataError as error:
         raise DataError(f"{file} is empty; its first line must name the columns") from error
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
@@ -315,8 +313,7 @@ def _useful(columns: list[Column], wish: _Wish, rows: int) -> tuple[list[Column]
     """Leave out columns that name rows, unless the user asked for them by name."""
     if wish.columns is not None:
         return columns, []
-    head = [Column(c.name, c.kind, c.values[:rows]) for c in columns]
-    reasons = {c.name: looks_like_names(c) for c in head}
+    reasons = {c.name: looks_like_names(c.rows(slice(rows))) for c in columns}
     kept = [c for c in columns if not reasons[c.name]]
     notes = [
         f"left out column {name!r}, which names rows: {why}" for name, why in reasons.items() if why
@@ -341,31 +338,6 @@ def _raw_target(series: pd.Series) -> np.ndarray:
     values = series.to_numpy(object)
     values[series.isna().to_numpy()] = None
     return values
-
-
-def _giveaways(columns: list[Column], target: Target) -> list[str]:
-    """Warn of columns that are the target under another name."""
-    found = []
-    for column in columns:
-        if target.task == "classification":
-            codes = pd.factorize(column.values)[0]
-            pairs = len(np.unique(np.stack([codes, target.values], 1), axis=0))
-            same = len(np.unique(codes)) == len(target.classes) == pairs
-        else:
-            same = column.kind == "number" and _proportional(column.values, target.values[:, 0])
-        if same:
-            found.append(
-                f"column {column.name!r} gives the target away; is it known when predicting?"
-            )
-    return found
-
-
-def _proportional(a: np.ndarray, b: np.ndarray) -> bool:
-    known = ~np.isnan(a)
-    a, b = a[known], b[known]
-    if len(a) < 3 or a.std() == 0 or b.std() == 0:
-        return False
-    return abs(float(np.corrcoef(a, b)[0, 1])) > 1 - 1e-12
 
 
 def _dated(columns: list[Column], given: int | None) -> list[str]:
