@@ -11,6 +11,8 @@ import numpy as np
 
 from brickyard.runs import ENVIRONMENT, SUMMARY, MetricsWriter, RunFolder
 
+#: Where in its length the long run has its one spike.
+SPIKE = 0.61803
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 
 
@@ -21,7 +23,7 @@ def environment(run: RunFolder) -> None:
         "recipe_folder": "recipes", "brickyard": "0.1.0", "torch": "2.13.0+cpu", "python": "3.11.9",
         "packages": {"numpy": "2.4.6", "torchmetrics": "1.9.0", "scikit-learn": "1.9.0"},
         "system": "Linux-6.1.0-x86_64-with-glibc2.36", "processor": "AMD EPYC 7B13", "cores": 2,
-        "threads": 2, "accelerator": "none", "git_commit": "92f3670a1b2c3d4e5f60718293a4b5c6d7e8f901",
+        "threads": 2, "accelerator": "none", "git_commit": "92f3670a1b2c3d4e5f60718293a4b5c6",
         "git_changes": True,
     })  # fmt: skip
 
@@ -67,10 +69,7 @@ def digit(rng: np.random.Generator, colour: bool = False) -> np.ndarray:
     return np.stack([image, image // 2, 255 - image], -1) if colour else image
 
 
-def curves(
-    run: RunFolder, steps: int, per_epoch: int, every: int, train: Any, val: Any, peak: float = 3e-3,
-    extra: Any = None,
-) -> None:
+def curves(run: RunFolder, steps: int, per_epoch: int, every: int, train: Any, val: Any) -> None:
     """Write metric rows; ``train`` and ``val`` are functions of the share of the run done."""
     rng = np.random.default_rng(1)
     writer = MetricsWriter(run)
@@ -78,10 +77,10 @@ def curves(
         if step % every and step % per_epoch:
             continue
         t = step / steps
-        lr = peak * (min(1.0, t / 0.05) if t < 0.05 else 0.5 * (1 + math.cos(math.pi * (t - 0.05) / 0.95)))
+        lr = 3e-3 * min(t / 0.05, 0.5 * (1 + math.cos(math.pi * (t - 0.05) / 0.95)))
         loss = train(t) * math.exp(0.25 * rng.standard_normal())
         norm = (0.4 + 2 * train(t)) * math.exp(0.3 * rng.standard_normal())
-        row = {"loss": loss, "lr": lr, "grad_norm": norm, **(extra(t) if extra else {})}
+        row = {"loss": loss, "lr": lr, "grad_norm": norm}
         writer.row(step, step / per_epoch, "train", row)
         if step % per_epoch == 0:
             writer.row(step, step / per_epoch, "val", val(t, rng))
@@ -129,7 +128,10 @@ def predictions(
     worst = np.argsort(-loss)[:images]
     parts: dict[str, Any] = {}
     if images:
-        parts = {"worst_index": worst, "worst_images": np.stack([digit(rng, colour) for _ in worst])}
+        parts = {
+            "worst_index": worst,
+            "worst_images": np.stack([digit(rng, colour) for _ in worst]),
+        }
     run.write_evaluation(
         target=target, prediction=prediction, confidence=confidence, loss=loss,
         classes=np.array(classes), **parts,
@@ -201,10 +203,12 @@ def diverged(path: Path) -> Path:
     loss = 2.3
     for step in range(2, 401, 2):
         loss = loss * (0.985 if step < 120 else 1.35) * math.exp(0.1 * rng.standard_normal())
-        value = loss if loss < 1e20 else math.nan
+        value = loss if loss < 1e9 else math.nan
         writer.row(step, step / 63, "train", {"loss": value, "lr": 2.0, "grad_norm": value * 3})
         if step % 64 == 0:
-            writer.row(step, step / 63, "val", {"loss": value, "accuracy": 0.31 if step < 120 else 0.1})
+            writer.row(
+                step, step / 63, "val", {"loss": value, "accuracy": 0.31 if step < 120 else 0.1}
+            )
     writer.close()
     summary(run, exit_reason="failed", error="TrainingError: the loss is not finite at step 400")
     return path
@@ -221,13 +225,18 @@ def long(path: Path, rows: int = 100_000) -> Path:
         for i in range(rows):
             t = (i + 1) / rows
             loss = (0.05 + 2.2 * math.exp(-30 * t)) * noise[i]
-            loss = 77.0 if i == 61_803 else loss
+            loss = 500.0 if i == int(SPIKE * rows) else loss
             row = {"step": i + 1, "epoch": round((i + 1) / 500, 4), "split": "train", "loss": loss,
                    "lr": 1e-3 * (1 - t), "grad_norm": noise[-i] * 2}  # fmt: skip
             file.write(json.dumps(row) + "\n")
             if (i + 1) % 500 == 0:
-                val = {"loss": 0.1 + math.exp(-20 * t), "accuracy": 0.93 - 0.5 * math.exp(-25 * t)}
-                file.write(json.dumps({**row, "split": "val", **val}) + "\n")
+                val = {
+                    "step": i + 1,
+                    "epoch": (i + 1) / 500,
+                    "loss": 0.1 + math.exp(-20 * t),
+                    "accuracy": 0.93 - 0.5 * math.exp(-25 * t),
+                }
+                file.write(json.dumps({**val, "split": "val"}) + "\n")
     predictions(run, [f"class {i:02d}" for i in range(50)], 5000, 0.07, images=0)
     summary(run)
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from brickyard.report import composition
@@ -26,7 +27,7 @@ from brickyard.report.verdict import Verdict, judge
 
 def comparison_page(runs: Sequence[Facts]) -> str:
     """Return the page that compares runs."""
-    names = _distinct([f.name for f in runs])
+    names = _distinct(runs)
     verdicts = [judge(f) for f in runs]
     rows = [
         {"name": name, "path": f.path, "verdict": v, "style": _style(i), "sentence":
@@ -49,13 +50,17 @@ def _style(i: int) -> str:
     return f"s{i % 8}" + (f" d{i // 8 % 3}" if i >= 8 else "")
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Return names with a number where several are the same."""
-    seen: dict[str, int] = {}
+def _distinct(runs: Sequence[Facts]) -> list[str]:
+    """Return the runs' names; with the folder, or a number, where several are the same."""
+    names = [f.name for f in runs]
+    folders = [Path(f.path).resolve().name for f in runs]
     found = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(f"{name} #{seen[name]}" if names.count(name) > 1 else name)
+    for i, (name, folder) in enumerate(zip(names, folders, strict=True)):
+        same = [j for j, other in enumerate(names) if other == name]
+        if len(same) > 1:
+            unique = len({folders[j] for j in same}) == len(same)
+            name += f" {folder}" if unique else f" #{same.index(i) + 1}"
+        found.append(name)
     return found
 
 
@@ -85,7 +90,7 @@ def differing(runs: Sequence[Facts]) -> list[dict[str, Any]]:
     rows = []
     for path in paths:
         values = [flat.get(path, "–") for flat in flats]
-        if len(set(values)) > 1:
+        if path != "name" and len(set(values)) > 1:
             common = max(set(values), key=values.count)
             usual = values.count(common) > 1
             cells = [{"text": v, "other": usual and v != common} for v in values]

@@ -125,7 +125,7 @@ def plain(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        return setting(value) if not value.is_integer() else f"{value:g}"
+        return f"{value:.7g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or "none"
     if isinstance(value, Mapping):

@@ -27,7 +27,7 @@ from brickyard.report.svg import (
     units,
 )  # fmt: skip
 
-_SMOOTH_FROM = 40  # rows; shorter series are drawn as they are
+_SMOOTH_FROM = {"train": 40, "val": 300}  # rows; shorter series are drawn as they are
 _LOG_RATIO = 30.0  # a loss that spans more than this is drawn on a logarithmic scale
 
 
@@ -83,7 +83,7 @@ def chart(
         x: the shared axis and its title.
         best: epoch of the best weights, to be marked.
         heading: the chart's title; the metric's name when empty.
-        quiet: leave out the single rows behind a moving mean, for many lines at once.
+        quiet: leave out the single rows behind a moving median, for many lines at once.
     """
     heading = heading or title(name)
     drawn = [line for line in lines if len(line.series.finite)]
@@ -100,19 +100,15 @@ def chart(
         over += done.dots
         data.append(done.read)
         if done.remark:
-            remarks.append("moving mean" if quiet else done.remark)
+            remarks.append("moving median" if quiet else done.remark)
     for line in lines:
         over += _breaks(line, x[0])
         remarks += _break_remark(line)
     svg = plot(identity, heading, _describe(name, drawn, x[1]), axes(x[0], y, x[1]),
                stretched(*parts), *over, _best(best, x[0]))  # fmt: skip
     keys = tuple(
-        {
-            "name": line.name,
-            "style": line.style,
-            "value": metric(name, line.series.finite.value[-1]),
-        }
-        for line in drawn
+        {"name": line.name, "style": line.style, "value": read["t"][-1]}
+        for line, read in zip(drawn, data, strict=True)
     )
     told = tuple(dict.fromkeys(remarks))
     return Chart(identity, heading, svg, margin(y.labels), keys, told,
@@ -125,7 +121,7 @@ def _value_scale(name: str, values: Sequence[np.ndarray]) -> Scale:
     ratio = 1000.0 if name == "lr" else _LOG_RATIO
     if low > 0 and not share and high / low > ratio:
         return logarithmic(low, high)
-    if not share and 0 < low < 0.35 * high:
+    if not share and (0 < low < 0.35 * high or low == high > 0):
         low = 0.0
     scale = linear(low, high, share)
     return Scale(scale.low, min(scale.high, 1.0), False, *_within_one(scale)) if share else scale
@@ -148,12 +144,12 @@ class _Drawn:
 
 def _draw(line: Line, name: str, x: Scale, y: Scale) -> _Drawn:
     part = line.series.finite
-    if len(part) >= _SMOOTH_FROM and name != "lr":
+    if len(part) >= _SMOOTH_FROM.get(part.split, 40) and name != "lr":
         return _smoothed(line, name, x, y)
     kept = thin(part.epoch, part.value, 200)
     px, py = x(part.epoch[kept]), y(part.value[kept])
     marks = []
-    if len(part) <= 50 and name != "lr":
+    if len(part) <= 24 and name != "lr":
         places = zip(px.tolist(), py.tolist(), strict=True)
         style = f"dot {line.style}"
         marks = [tag("circle", class_=style, cx=pct(a), cy=pct(1 - b), r="3") for a, b in places]
@@ -163,7 +159,7 @@ def _draw(line: Line, name: str, x: Scale, y: Scale) -> _Drawn:
 
 
 def _smoothed(line: Line, name: str, x: Scale, y: Scale) -> _Drawn:
-    """Draw a noisy series faint as measured, and its moving mean bold."""
+    """Draw a noisy series faint as measured, and its moving median bold."""
     part = line.series.finite
     kept = thin(part.epoch, part.value, 240)
     mean = trend(part)
@@ -177,7 +173,7 @@ def _smoothed(line: Line, name: str, x: Scale, y: Scale) -> _Drawn:
         tag("path", class_=f"line {line.style}", d=bold),
     ]
     rows = plural(mean.window, "row")
-    return _Drawn(strokes, [], read, f"{line.name} faint as measured, bold as the mean of {rows}")
+    return _Drawn(strokes, [], read, f"{line.name} faint as measured, bold as the median of {rows}")
 
 
 def _readout(
@@ -223,9 +219,7 @@ def _best(epoch: float | None, x: Scale) -> Markup:
         return Markup("")
     at = float(x(epoch))
     line = tag("line", x1=pct(at), x2=pct(at), y1="0", y2="100%")
-    side = "end" if at > 0.5 else "start"
-    text = tag("text", "best", x=pct(at), y="0", dx="-5" if at > 0.5 else "5", dy="11",
-               text_anchor=side)  # fmt: skip
+    text = tag("text", "best", x=pct(at), y="0", dy="-6")
     return tag("g", line, text, class_="best")
 
 

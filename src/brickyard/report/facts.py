@@ -239,13 +239,17 @@ class Facts:
     def noise(self) -> float:
         """Return one standard error of the monitored value.
 
-        For a share of one: of a proportion over the validation samples. Else: the scatter of the
-        evaluations of the last third around a straight line.
+        For a share of one: of a proportion over the validation samples. Else: the scatter.
         """
         if self.share and self.val_size:
             p = (self.best * self.val_size + 1) / (self.val_size + 2)
             return math.sqrt(p * (1 - p) / self.val_size)
-        late = self.monitored.value[-max(4, self.evaluations // 3) :]
+        return self.scatter
+
+    @cached_property
+    def scatter(self) -> float:
+        """Return the deviation of the last half of the evaluations from a straight line."""
+        late = self.monitored.value[-max(6, self.evaluations // 2) :]
         if len(late) < 4:
             return 0.0
         line = np.polyval(np.polyfit(np.arange(len(late)), late, 1), np.arange(len(late)))
@@ -257,16 +261,16 @@ class Facts:
         told = finite(self.part("data").get("val"))
         return int(told) if told else len(self.evaluation.get("target", ()))
 
-    def train_at(self, name: str, epoch: float) -> float:
-        """Return a training metric around an epoch: the median of the nearest twentieth of rows.
-
-        NaN if there are none.
-        """
+    def train_near(self, name: str, epoch: float) -> np.ndarray:
+        """Return a training metric around an epoch: the nearest twentieth of the rows."""
         part = self.history.get("train", name).finite
-        if not len(part):
-            return math.nan
         near = np.argsort(np.abs(part.epoch - epoch), kind="stable")
-        return float(np.median(part.value[near[: max(1, len(part) // 20)]]))
+        return part.value[near[: max(1, len(part) // 20)]]
+
+    def train_at(self, name: str, epoch: float) -> float:
+        """Return the median of :meth:`train_near`; NaN if there are no rows."""
+        values = self.train_near(name, epoch)
+        return float(np.median(values)) if len(values) else math.nan
 
     @property
     def train_monitor(self) -> float:

@@ -61,12 +61,12 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Chart:
         _cell(i, j, int(counts[i, j]), float(shares[i, j]), k)
         for i, j in np.argwhere(counts > 0).tolist()
     ]
-    every = 1 if k <= 30 else 2
+    thinned = k > 26
     labels = [
-        tag("text", name, class_="y" + (" odd" if i % every else ""), x="-8",
+        tag("text", name, class_="y" + _rank(i, thinned), x="-8",
             y=pct((i + 0.5) / k), dy="4") for i, name in enumerate(short)
     ] + [
-        tag("text", name, class_="column" + (" odd" if i % every else ""), y="-8",
+        tag("text", name, class_="column" + _rank(i, thinned), y="-8",
             x=pct((i + 0.5) / k)) for i, name in enumerate(short)
     ]  # fmt: skip
     right = int(np.trace(counts))
@@ -92,10 +92,16 @@ def _cell(i: int, j: int, n: int, share: float, k: int) -> Markup:
               fill_opacity=f"{shade:.2f}")  # fmt: skip
     if k > 40:
         return box
-    strong = " strong" if shade > 0.55 else ""
+    strong = " strong" if shade > 0.62 else ""
+    strong += " full" if hit and shade > 0.87 else ""
     text = tag("text", count(n), x=pct((j + 0.5) / k), y=pct((i + 0.5) / k), dy=".35em",
                class_="n" + strong)  # fmt: skip
     return box + text
+
+
+def _rank(i: int, thinned: bool) -> str:
+    """Return the classes by which a label of many is left out where there is little room."""
+    return (" second" if i % 2 else " fourth" if i % 4 else "") if thinned else ""
 
 
 def _cut(name: str, most: int) -> str:
@@ -126,7 +132,7 @@ def _share(value: float) -> str:
     return "–" if math.isnan(value) else percent(value)
 
 
-def confusions(counts: np.ndarray, names: Sequence[str], most: int = 8) -> list[dict[str, Any]]:
+def confusions(counts: np.ndarray, names: Sequence[str], most: int = 6) -> list[dict[str, Any]]:
     """Return the most frequent mistakes: true and predicted class, how often, what share."""
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)

@@ -138,7 +138,7 @@ def _bucket_starts(x: np.ndarray, buckets: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Trend:
-    """Hold a series' moving mean and the range around it, at a few positions."""
+    """Hold a series' moving median and the range around it, at a few positions."""
 
     step: np.ndarray
     epoch: np.ndarray
@@ -149,7 +149,7 @@ class Trend:
 
 
 def trend(series: Series, points: int = 200) -> Trend:
-    """Return the moving mean (centred, over a thirtieth of the rows) at ``points`` positions.
+    """Return the moving median (over a thirtieth of the rows) at ``points`` positions.
 
     ``low`` and ``high`` are the extremes of the rows that a position stands for. Only finite rows
     count.
@@ -167,11 +167,12 @@ def trend(series: Series, points: int = 200) -> Trend:
     high = np.maximum.reduceat(part.value, starts)
     middle = (edges[:-1] + edges[1:] - 1) // 2
     middle[0], middle[-1] = 0, n - 1
-    # The window shrinks on both sides at the ends, so that it stays centred and shows no lag.
-    reach = np.minimum(window // 2, np.minimum(middle, n - 1 - middle))
-    pairs = zip(middle - reach, middle + reach + 1, strict=True)
-    mean = np.array([part.value[a:b].mean() for a, b in pairs])
-    return Trend(part.step[middle], part.epoch[middle], mean, low, high, window)
+    # At the start, where curves fall, the window stays nearly centred; at the end it looks back.
+    half = window // 2
+    after = np.clip(middle, half // 8, half)
+    pairs = zip(np.maximum(middle - half, 0), middle + after + 1, strict=True)
+    median = np.array([np.median(part.value[a:b]) for a, b in pairs])
+    return Trend(part.step[middle], part.epoch[middle], median, low, high, window)
 
 
 def broken(series: Series) -> list[tuple[float, float, int]]:

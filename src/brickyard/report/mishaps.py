@@ -33,15 +33,14 @@ def diverged(f: Facts) -> Verdict | None:
         evidence.append(f"{count(bad.sum())} of {plural(len(loss), 'training row')} not finite.")
     elif ends_broken(f.history.get("val", "loss")):
         sentence = "the validation loss is no longer a finite number."
-    elif f.exit_reason == "failed" and re.search(r"\bnan\b|non-?finite|not finite", f.error, re.I):
-        sentence = f"the run stopped at a number that is not finite: {last_line(f.error)}"
-    else:
-        rise = _rise(loss)
-        if rise is None:
-            return None
+    elif (rise := _rise(loss)) is not None:
         start, low, end = rise
         sentence = f"the training loss rose to {number(end)}; it began at {number(start)}."
         evidence.append(f"Its lowest on the way was {number(low)}.")
+    elif f.exit_reason == "failed" and re.search(r"\bnan\b|non-?finite|not finite", f.error, re.I):
+        sentence = f"the run stopped at a number that is not finite: {last_line(f.error)}"
+    else:
+        return None
     evidence = [loss_path(loss), *evidence, _gradient_peak(f)]
     return Verdict("diverged", "bad", "Diverged", sentence, told(evidence), _calmer(f))
 
@@ -95,11 +94,11 @@ def failed(f: Facts) -> Verdict | None:
     if re.search(r"out of memory|memoryerror|can't allocate|unable to allocate", text):
         advice = "Halve the batch size and double the accumulation steps: the same mathematics."
     elif re.search(r"shape|dimension|size mismatch|must match the size", text):
-        advice = "Compare the input's shape under Data with the first layer under Model."
+        advice = "Compare the shape of one input with what the model's first layer takes."
     elif re.search(r"dataloader|worker", text):
         advice = "Run with no loader workers: the error then shows where it was raised."
     else:
-        advice = "brickyard recipe check finds, before training, all that a recipe can tell."
+        advice = "Run brickyard recipe check: it finds before training all that a recipe can tell."
     sentence = f"{where}: {last_line(f.error) or 'no reason was written.'}"
     return Verdict("failed", "bad", "Failed", sentence, told([best_so_far(f)]), advice)
 

@@ -40,7 +40,7 @@
     const plot = figure.querySelector("svg.plot");
     const values = [...figure.querySelectorAll(".keys .value")];
     const last = values.map((node) => node.textContent);
-    const where = figure.querySelector(".keys .where");
+    const where = figure.querySelector(".where");
     const cursor = make("line", { class: "cursor", y1: "0", y2: "100%" });
     const dots = data.lines.map((_, i) =>
       make("circle", { class: "at " + figure.querySelectorAll(".keys .swatch")[i].className.replace("swatch ", ""), r: 4.5 }));
@@ -67,9 +67,9 @@
         if (near) told.push(line.t[n] + (line.r ? " (" + line.r[n] + ")" : ""));
       });
       const n = nearest(longest.x, x);
-      const epoch = data.low + (data.high - data.low) * x / 1000;
+      const epoch = data.low + (data.high - data.low) * longest.x[n] / 1000;
       const text = data.x === "epoch"
-        ? "epoch " + epoch.toFixed(data.high < 10 ? 2 : 1) + ", step " + longest.s[n].toLocaleString("en").replace(/,/g, "\u202f")
+        ? "epoch " + +epoch.toFixed(data.high < 10 ? 2 : 1) + ", step " + longest.s[n].toLocaleString("en").replace(/,/g, "\u202f")
         : "step " + longest.s[n].toLocaleString("en").replace(/,/g, "\u202f");
       where.textContent = text;
       where.hidden = false;

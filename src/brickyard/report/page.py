@@ -52,7 +52,7 @@ def run_page(f: Facts) -> str:
         verdict=verdict,
         notes=[*notes(f), *(f"Could not read {what}." for what in f.unreadable)],
         sentence=composition.sentence(f),
-        tiles=tiles(f),
+        tiles=figures if len(figures := tiles(f)) > 1 else [],
         charts=charts(f),
         classification=results.classification(f),
         regression=results.regression(f),

@@ -94,6 +94,7 @@ def ends_broken(loss: Series) -> bool:
 
 
 def last_line(text: str) -> str:
-    """Return the last line that is not empty."""
+    """Return the last line that is not empty, cut to 160 characters."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    last = lines[-1] if lines else ""
+    return last if len(last) <= 160 else last[:159] + "…"

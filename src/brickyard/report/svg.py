@@ -104,7 +104,13 @@ def logarithmic(low: float, high: float) -> Scale:
     ticks = [f * 10.0**p for p in range(first, last + 1) if p % every == 0 for f in factors]
     pad = (high / low) ** 0.04
     ticks = [t for t in ticks if low / pad <= t <= high * pad]
-    return Scale(low / pad, high * pad, True, tuple(ticks), tuple(setting(t, 2) for t in ticks))
+    return Scale(
+        low / pad,
+        high * pad,
+        True,
+        tuple(ticks),
+        tuple(setting(t, 2).removeprefix("1×") for t in ticks),
+    )
 
 
 def _round_step(raw: float) -> float:
@@ -122,7 +128,7 @@ def _labels(ticks: Iterable[float], step: float, share: bool) -> list[str]:
         return [number(0.0 if abs(t) < step / 2 else t, 3) for t in ticks]
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     digits += 1 if round(step * 10**digits, 6) % 1 else 0
-    return [_grouped(t, digits) for t in ticks]
+    return ["0" if abs(t) < step / 2 else _grouped(t, digits) for t in ticks]
 
 
 def _grouped(value: float, digits: int) -> str:

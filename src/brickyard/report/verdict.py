@@ -26,7 +26,7 @@ from brickyard.report.numbers import (
     words,
 )
 from brickyard.report.phrases import Verdict, against, chance, ends_broken, gap, told
-from brickyard.report.yardsticks import constant, yardsticks
+from brickyard.report.yardsticks import constant, ideal, yardsticks
 
 __all__ = ["Verdict", "judge", "notes"]
 
@@ -35,7 +35,7 @@ def judge(facts: Facts) -> Verdict:
     """Return the verdict on a run: of the first rule that has one."""
     rules: tuple[Callable[[Facts], Verdict | None], ...] = (
         diverged, failed, unmeasured, interrupted, unvalidated, short, not_learning, overfit,
-        still_improving, underfit, overconfident, stopped_early, plateau,
+        worsened, still_improving, underfit, overconfident, stopped_early, plateau,
     )  # fmt: skip
     for rule in rules:
         verdict = rule(facts)
@@ -52,8 +52,8 @@ def not_learning(f: Facts) -> Verdict | None:
     same = constant(f)
     if same is None:
         return None
-    better = f.gain(f.best, same[0])
-    if better > 2 * f.noise and better > 0.02 * abs(same[0]):
+    whole = abs(ideal(f.monitor) - same[0])
+    if f.gain(f.best, same[0]) > max(2 * f.noise, 0.02 * whole):
         return None
     loss = f.history.get("train", "loss")
     start, end = (float(np.median(v)) if len(v) else math.nan
@@ -76,27 +76,64 @@ def not_learning(f: Facts) -> Verdict | None:
 
 def overfit(f: Facts) -> Verdict | None:
     """Speak when the monitored value got worse after its best while training went on improving."""
-    lost = f.gain(f.best, float(np.median(f.monitored.value[-2:])))
-    bar = max(2 * f.noise, 0.005 if f.share else 0.03 * abs(f.best))
-    fell = _training_fall(f, f.best_epoch)
-    if lost <= bar or fell is None:
+    if not _got_worse(f):
         return None
-    went = "rose" if f.mode == "min" else "fell"
+    fell = _training_fall(f, f.best_epoch)
+    train, val = f.train_at("loss", f.history.last_epoch), f.val_loss_at_best
+    if fell is None and not train < 0.5 * val:
+        return None
     epoch = epochs(f.best_epoch)
+    why = "while the training loss went on falling." if fell else "with the training data learned."
+    path = (
+        f"Training loss over the same epochs: {number(fell[0])} to {number(fell[1])}."
+        if fell
+        else f"Training loss at the end: {number(train)}; best validation loss: {number(val)}."
+    )
+    kept = f"The kept weights are those of epoch {epoch}: nothing is lost but time."
+    return Verdict("overfit", "warn", "Overfits", f"{_worsening(f)}, {why}",
+                   told([path, kept, chance(f)]), _regularise(f))  # fmt: skip
+
+
+def _got_worse(f: Facts) -> bool:
+    """Say whether the monitored value ended below its best by more than noise."""
+    # The best of many noisy values is too good to be true: its neighbours temper it.
+    values, i = f.monitored.value, f.best_index
+    lost = f.gain(float(values[max(0, i - 1) : i + 2].mean()), float(values[-3:].mean()))
+    return lost > max(2 * f.noise, 3 * f.scatter, 0.005 if f.share else 0.03 * abs(f.best))
+
+
+def _worsening(f: Facts) -> str:
+    went = "rose" if f.mode == "min" else "fell"
+    return (
+        f"{f.monitor_words} {went} from {f.show(f.best)} to {f.show(f.final)} "
+        f"after epoch {epochs(f.best_epoch)}"
+    )
+
+
+def worsened(f: Facts) -> Verdict | None:
+    """Speak when the monitored value got worse after its best, and training did not improve."""
+    if not _got_worse(f):
+        return None
+    before, after = f.train_at("loss", f.best_epoch), f.train_at("loss", f.history.last_epoch)
+    path = f"Training loss over the same epochs: {number(before)} to {number(after)}."
     return Verdict(
-        "overfit", "warn", "Overfits",
-        f"{f.monitor_words} {went} from {f.show(f.best)} to {f.show(f.final)} after epoch {epoch}, "
-        "while the training loss went on falling.",
-        (f"Training loss over the same epochs: {number(fell[0])} to {number(fell[1])}.",
-         f"The kept weights are those of epoch {epoch}: nothing is lost but time."),
-        _regularise(f),
+        "worsened", "warn", "Got worse",
+        f"{_worsening(f)}, and training did not improve either.",
+        told([path if not math.isnan(before + after) else "", chance(f)]),
+        "Let the learning rate fall towards zero at the end: what was reached is not held.",
     )  # fmt: skip
 
 
 def _training_fall(f: Facts, since: float) -> tuple[float, float] | None:
-    """Return the training loss at ``since`` and at the end, if it fell by over 2 %."""
-    before, after = f.train_at("loss", since), f.train_at("loss", f.history.last_epoch)
-    return (before, after) if before - after > 0.02 * abs(before) else None
+    """Return the training loss at ``since`` and at the end, if it fell beyond doubt."""
+    first, last = (f.train_near("loss", e) for e in (since, f.history.last_epoch))
+    if not (len(first) and len(last)):
+        return None
+    fall = float(first.mean() - last.mean())
+    doubt = math.hypot(first.std() / math.sqrt(len(first)), last.std() / math.sqrt(len(last)))
+    if fall <= max(0.02 * abs(float(first.mean())), 3 * doubt):
+        return None
+    return float(np.median(first)), float(np.median(last))
 
 
 def _regularise(f: Facts) -> str:
@@ -116,7 +153,7 @@ def still_improving(f: Facts) -> Verdict | None:
     slope = float(np.polyfit(np.arange(len(recent)), recent, 1)[0])
     gained = f.gain(slope, 0.0) * (len(recent) - 1)
     late = f.best_index >= len(values) - max(1, len(recent) // 2)
-    bar = max(f.noise, 0.002 if f.share else 0.02 * abs(f.best))
+    bar = max(f.noise, 3 * f.scatter, 0.002 if f.share else 0.02 * abs(f.best))
     if not (late and gained > bar):
         return None
     going = "rising" if f.mode == "max" else "falling"
@@ -139,7 +176,7 @@ def underfit(f: Facts) -> Verdict | None:
         forward = (yard.train - yard.constant) * (yard.ideal - yard.constant) > 0
         if way >= 0.6 or not forward or abs(yard.train - yard.val) >= 0.1 * whole:
             continue
-        train, val, same, ideal = (
+        train, val, same, best = (
             metric(yard.metric, v) for v in (yard.train, yard.val, yard.constant, yard.ideal)
         )
         return Verdict(
@@ -149,7 +186,7 @@ def underfit(f: Facts) -> Verdict | None:
             f"{words(yard.metric)} in training and validation agree ({train} and {val}), "
             "far from zero.",
             (f"{yard.how.capitalize()} gets {same}: training went {percent(way, 0)} of the way "
-             f"from there to {ideal}.",
+             f"from there to {best}.",
              "Noisy labels, or inputs without the answer in them, look the same."),
             "Double the model's width, or the learning rate: whichever is cheaper to run first.",
         )  # fmt: skip

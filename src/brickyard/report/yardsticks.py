@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from brickyard.report.facts import Facts
+from brickyard.report.numbers import is_share
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Yardstick:
 def constant(f: Facts) -> tuple[float, str] | None:
     """Return what a constant answer would score on the monitored metric, and its name."""
     target = f.evaluation.get("target")
-    if f.task == "classification" and f.monitor in ("accuracy", "acc"):
+    if f.task == "classification" and f.monitor in ("accuracy", "acc") and f.share:
         if target is not None and len(target):
             shares = np.unique(target, return_counts=True)[1] / len(target)
             return float(shares.max()), "always naming the most frequent class"
@@ -50,6 +51,11 @@ def _same_units(f: Facts, target: np.ndarray) -> bool:
     return math.isclose(again, f.best, rel_tol=0.05)
 
 
+def ideal(name: str) -> float:
+    """Return what a perfect model scores on a metric that a constant answer is known for."""
+    return 1.0 if is_share(name) or name == "r2" else 0.0
+
+
 def yardsticks(f: Facts) -> tuple[Yardstick, ...]:
     """Return the metrics known in training, in validation, for a constant and a perfect model.
 
@@ -59,11 +65,8 @@ def yardsticks(f: Facts) -> tuple[Yardstick, ...]:
     found = []
     told = constant(f)
     if told and (f.share or f.monitor in ("r2", "mse", "rmse", "mae")):
-        ideal = 1.0 if f.share or f.monitor == "r2" else 0.0
-        found.append(
-            Yardstick(f.monitor, f.train_monitor, f.best, told[0], ideal,
-                      told[1])
-        )  # fmt: skip
+        best = ideal(f.monitor)
+        found.append(Yardstick(f.monitor, f.train_monitor, f.best, told[0], best, told[1]))
     loss = f.recipe.get("loss")
     name = loss.get("name") if isinstance(loss, Mapping) else loss
     if name == "cross_entropy" and len(f.classes) > 1:
