@@ -116,10 +116,15 @@ def plain_counts(
     """Count by the definition, in differentiable operations."""
     p = activate(input, activation)
     if not target.is_floating_point():
-        target = F.one_hot(target, input.shape[1]).movedim(-1, 1).to(p.dtype)
+        target = one_hot(target, input.shape[1]).to(p.dtype)
     if keep is not None:
         p, target = p * keep, target * keep
     return (p * target).sum((0, 2)), p.sum((0, 2)), target.sum((0, 2))
+
+
+def one_hot(target: Tensor, classes: int) -> Tensor:
+    """Return ``(N, S)`` indices as bool ``(N, C, S)``; unlike torch's, it works under vmap."""
+    return target.unsqueeze(1) == torch.arange(classes, device=target.device).unsqueeze(1)
 
 
 def activate(input: Tensor, activation: str) -> Tensor:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from brickyard.catalog import brick
 from brickyard.losses._contracts import Loss, Reduction, Validate, check_choice, check_modes, reduce
-from brickyard.losses._overlap import MODES, activate, open_masks
+from brickyard.losses._overlap import MODES, activate, one_hot, open_masks
 
 __all__ = ["LovaszLoss", "lovasz_loss"]
 
@@ -26,7 +25,7 @@ def lovasz_loss(
         who, input, target, mode, from_logits, ignore_index, validate
     )
     if target.dtype == torch.int64:
-        target = F.one_hot(target, x.shape[1]).movedim(-1, 1).to(x.dtype)
+        target = one_hot(target, x.shape[1]).to(x.dtype)
     if activation == "sigmoid":
         error = (1 - (2 * target - 1) * x).clamp_min(0)  # the hinge; below 0 it costs nothing
     else:
