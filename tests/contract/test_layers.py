@@ -71,7 +71,7 @@ def make(card, **options):
     torch.manual_seed(0)
     options = {**NEEDED.get(card.key, {}), **options}
     if "module" in inspect.signature(card.load()).parameters:
-        layer = build(card.kind, card.key, module=nn.Conv2d(C, C, 3, padding=1), **options)
+        layer = build(card.kind, card.key, module=nn.Conv2d(C, C, 1), **options)
     else:
         names = inspect.signature(card.load()).parameters
         needed = {n: v for n, v in SIZES.items() if n in names and n not in options}
@@ -136,9 +136,9 @@ def test_gradients_are_those_of_the_function(card, training):
     if card.key == "spectral_norm" and training:
         pytest.skip("each training pass moves the estimate: no fixed function to differentiate")
     layer.train(training)
-    x = data()[:2, :, :2, :2].clone().requires_grad_()
+    x = data()[:3, :, :2, :1].clone().requires_grad_()
     if card.key in ("layer_norm", "rms_norm"):
-        layer = make(card, normalized_shape=(C, 2, 2)).train(training)
+        layer = make(card, normalized_shape=(C, 2, 1)).train(training)
     parameters = list(layer.parameters())
 
     def function(x, *_):
