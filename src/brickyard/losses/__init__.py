@@ -1,5 +1,12 @@
 """Losses: a function for each, a thin module around it, and a card."""
 
+from brickyard.losses.adversarial import (
+    GANHinge,
+    GANLeastSquares,
+    GANMinimax,
+    GANNonSaturating,
+    Wasserstein,
+)
 from brickyard.losses.boxes import (
     BoxIoULoss,
     CIoULoss,
@@ -52,6 +59,15 @@ from brickyard.losses.metric import (
     contrastive_loss,
     triplet_loss,
 )
+from brickyard.losses.penalties import (
+    GradientPenalty,
+    R1Penalty,
+    gradient_penalty,
+    r1_penalty,
+)
+from brickyard.losses.perceptual import (
+    PerceptualLoss,
+)
 from brickyard.losses.probabilistic import (
     DistillationLoss,
     ELBOLoss,
@@ -91,15 +107,16 @@ from brickyard.losses.segmentation import (
 __all__ = [
     "BCEWithLogitsLoss", "BatchTripletLoss", "BinaryFocalLoss", "BoxIoULoss", "CIoULoss",
     "ContrastiveLoss", "CrossEntropyLoss", "DIoULoss", "DiceLoss", "DistillationLoss",
-    "ELBOLoss", "FocalLoss", "FocalTverskyLoss", "GIoULoss", "HingeLoss", "HuberLoss",
-    "InfoNCELoss", "IoULoss", "KLDivergence", "L1Loss", "LogCoshLoss", "LovaszLoss", "MSELoss",
-    "MulticlassHingeLoss", "NLLLoss", "NTXentLoss", "QuantileLoss", "SmoothL1Loss",
-    "SquaredHingeLoss", "SupConLoss", "TripletLoss", "TverskyLoss", "batch_triplet_loss",
-    "bce_with_logits_loss", "binary_focal_loss", "box_iou_loss", "ciou_loss",
-    "contrastive_loss", "cross_entropy_loss", "dice_loss", "diou_loss", "distillation_loss",
-    "elbo_loss", "focal_loss", "focal_tversky_loss", "gaussian_kl", "giou_loss", "hinge_loss",
-    "huber_loss", "info_nce_loss", "iou_loss", "kl_divergence", "l1_loss", "log_cosh_loss",
-    "lovasz_loss", "mse_loss", "multiclass_hinge_loss", "nll_loss", "nt_xent_loss",
-    "quantile_loss", "smooth_l1_loss", "squared_hinge_loss", "sup_con_loss", "triplet_loss",
-    "tversky_loss",
+    "ELBOLoss", "FocalLoss", "FocalTverskyLoss", "GANHinge", "GANLeastSquares", "GANMinimax",
+    "GANNonSaturating", "GIoULoss", "GradientPenalty", "HingeLoss", "HuberLoss", "InfoNCELoss",
+    "IoULoss", "KLDivergence", "L1Loss", "LogCoshLoss", "LovaszLoss", "MSELoss",
+    "MulticlassHingeLoss", "NLLLoss", "NTXentLoss", "PerceptualLoss", "QuantileLoss",
+    "R1Penalty", "SmoothL1Loss", "SquaredHingeLoss", "SupConLoss", "TripletLoss", "TverskyLoss",
+    "Wasserstein", "batch_triplet_loss", "bce_with_logits_loss", "binary_focal_loss",
+    "box_iou_loss", "ciou_loss", "contrastive_loss", "cross_entropy_loss", "dice_loss",
+    "diou_loss", "distillation_loss", "elbo_loss", "focal_loss", "focal_tversky_loss",
+    "gaussian_kl", "giou_loss", "gradient_penalty", "hinge_loss", "huber_loss", "info_nce_loss",
+    "iou_loss", "kl_divergence", "l1_loss", "log_cosh_loss", "lovasz_loss", "mse_loss",
+    "multiclass_hinge_loss", "nll_loss", "nt_xent_loss", "quantile_loss", "r1_penalty",
+    "smooth_l1_loss", "squared_hinge_loss", "sup_con_loss", "triplet_loss", "tversky_loss",
 ]  # fmt: skip
