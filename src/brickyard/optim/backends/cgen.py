@@ -21,8 +21,8 @@ HEADER = """\
 typedef {real} real;
 typedef uint16_t bf16;
 typedef struct {{
-  void **ptr; const int64_t *numel, *chunk, *group; const double *scal;
-  double *part, *sums, *totals; int64_t tensors, groups, threads;
+  void **ptr; const int64_t *numel, *chunk, *unit; const double *scal;
+  double *part, *sums, *totals; int64_t tensors, chunks, units, shared, threads;
 }} job;
 #define BIG {big}
 static inline real larger(real a, real b) {{ return (a > b || a != a) ? a : b; }}
@@ -161,28 +161,52 @@ class Printer:
     def _stage(self, stage: int) -> str:
         phases = [(i, p) for i, p in enumerate(self.phases) if p.level[0] == stage]
         totals = [n for n in self.plan.totals if n.level[0] == stage + 1]
+        body = self._one_pass(*phases[0]) if len(phases) == 1 else self._passes(phases)
         lines = [f"int stage_{stage}(const job *J) {{",
-                 "#pragma omp parallel num_threads(J->threads) if(J->threads > 1)",
-                 "  for (int64_t g = 0; g < J->groups; ++g) {",
-                 "    const int64_t *G = J->group + 4*g;"]  # fmt: skip
-        for k, (i, phase) in enumerate(phases):
-            more = phase.sums or k + 1 < len(phases)
-            lines += [f"#pragma omp for schedule(dynamic, 1){'' if more else ' nowait'}",
-                      f"    for (int64_t c = G[2]; c < G[3]; ++c) phase_{i}(J, c);"]  # fmt: skip
-            if phase.sums:
-                lines += self._combine(phase)
-        lines.append("  }")
-        return "\n".join([*lines, *self._totals(stage, totals), "  return 0;", "}"])
+                 "#pragma omp parallel num_threads(J->threads) if(J->threads > 1)", "  {",
+                 *body, "  }", *self._totals(stage, totals), "  return 0;", "}"]  # fmt: skip
+        return "\n".join(lines)
 
-    def _combine(self, phase: Phase) -> list[str]:
+    def _one_pass(self, number: int, phase: Phase) -> list[str]:
+        """Print a stage of one pass: threads share all chunks."""
+        lines = ["#pragma omp for schedule(dynamic, 1)",
+                 f"    for (int64_t c = 0; c < J->chunks; ++c) phase_{number}(J, c);"]  # fmt: skip
+        if phase.sums:
+            lines += ["#pragma omp single nowait", *self._combine(phase, "0", "J->chunks")]
+        return lines
+
+    def _passes(self, phases: list[tuple[int, Phase]]) -> list[str]:
+        """Print a stage of several passes, tensor by tensor: the later find it in the cache.
+
+        Threads work on large tensors together; smaller ones belong to one thread each, which
+        needs no barrier.
+        """
+        lines = ["    for (int64_t g = 0; g < J->shared; ++g) {",
+                 "    const int64_t *G = J->unit + 3*g;"]  # fmt: skip
+        loop = "    for (int64_t c = G[1]; c < G[2]; ++c)"
+        for number, phase in phases:
+            lines += ["#pragma omp for schedule(dynamic, 1)", f"{loop} phase_{number}(J, c);"]
+            if phase.sums:
+                lines += ["#pragma omp single", *self._combine(phase, "G[1]", "G[2]")]
+        lines += ["    }", "#pragma omp for schedule(dynamic, 1)",
+                  "    for (int64_t g = J->shared; g < J->units; ++g) {",
+                  "    const int64_t *G = J->unit + 3*g;"]  # fmt: skip
+        for number, phase in phases:
+            lines.append(f"{loop} phase_{number}(J, c);")
+            if phase.sums:
+                lines += self._combine(phase, "G[1]", "G[2]")
+        return [*lines, "    }"]
+
+    def _combine(self, phase: Phase, begin: str, end: str) -> list[str]:
         """Print how chunks' sums become tensors' sums, in the order of the chunks."""
         n = len(self.sums)
         places = [self.sums.index(node) for node in phase.sums]
-        zero = " ".join(f"J->sums[t*{n}+{k}] = 0;" for k in places)
-        add = " ".join(f"J->sums[J->chunk[3*c]*{n}+{k}] += J->part[c*{n}+{k}];" for k in places)
-        return ["#pragma omp single", "    {",
-                f"    for (int64_t t = G[0]; t < G[1]; ++t) {{ {zero} }}",
-                f"    for (int64_t c = G[2]; c < G[3]; ++c) {{ {add} }}", "    }"]  # fmt: skip
+        zero = " ".join(f"S[{k}] = 0;" for k in places)
+        add = " ".join(f"S[{k}] += J->part[c*{n}+{k}];" for k in places)
+        return [f"    for (int64_t c = {begin}; c < {end}; ++c) {{",
+                f"      double *S = J->sums + J->chunk[3*c]*{n};",
+                f"      if (J->chunk[3*c+1] == 0) {{ {zero} }}",
+                f"      {add}", "    }"]  # fmt: skip
 
     def _totals(self, stage: int, totals: list[Node]) -> list[str]:
         if not totals:

@@ -19,8 +19,6 @@ from brickyard.optim.plan import Plan
 CHUNK = 32_768
 #: Below this many elements one thread is faster than waking another.
 SERIAL = 65_536
-#: Elements that go through all phases of a stage together, so that later ones find them in cache.
-GROUP = 1_500_000
 TYPES = {torch.float32: "float32", torch.float64: "float64",
          torch.bfloat16: "bfloat16", torch.float16: "float16"}  # fmt: skip
 
@@ -108,8 +106,8 @@ class NativeRun:
         self.pointers = array("Q", bytes(8 * n * len(kernel.arrays)))
         self._pack = struct.Struct(f"{n}Q").pack_into
         self._sizes = array("q", sizes)
-        chunks, groups = _cut(sizes, kernel.phases > 1)
-        self._chunks, self._groups = array("q", chunks), array("q", groups)
+        chunks, (units, shared) = _cut(sizes), _units(sizes)
+        self._chunks, self._units = array("q", chunks), array("q", units)
         n_chunks, sums = len(chunks) // 3, max(kernel.sums, 1)
         wide = max(map(len, kernel.plan.device_scalars), default=0)
         self.scalars = array("d", bytes(8 * max(wide, 1)))
@@ -119,8 +117,8 @@ class NativeRun:
         self._large = sum(sizes) > SERIAL and n_chunks > 1
         self.job = array("q", [
             _address(self.pointers), _address(self._sizes), _address(self._chunks),
-            _address(self._groups), _address(self.scalars), _address(self.parts),
-            _address(self.sums), _address(self.totals), n, len(groups) // 4, 1,
+            _address(self._units), _address(self.scalars), _address(self.parts),
+            _address(self.sums), _address(self.totals), n, n_chunks, n, shared, 1,
         ])  # fmt: skip
         self._job = _address(self.job)
         self._scalars = [struct.Struct(f"{len(s)}d").pack_into for s in kernel.plan.device_scalars]
@@ -144,7 +142,7 @@ class NativeRun:
                 self._make_scratch()
         self._scalars[stage](self.scalars, 0, *scalars)
         if self._large:
-            self.job[10] = torch.get_num_threads()
+            self.job[-1] = torch.get_num_threads()
         self._call[stage](self._job)
         for place, node in self._scratch:
             if node.level[0] == stage + 1:
@@ -167,16 +165,26 @@ class NativeRun:
         return found
 
 
-def _cut(sizes: Sequence[int], grouped: bool) -> tuple[list[int], list[int]]:
-    """Return chunks (tensor, start, length) and groups (tensors from, to, chunks from, to)."""
+def _cut(sizes: Sequence[int]) -> list[int]:
+    """Return chunks: (tensor, start, length)."""
     chunks: list[int] = []
-    groups: list[int] = []
-    first, first_chunk, held = 0, 0, 0
     for t, size in enumerate(sizes):
-        if grouped and held and held + size > GROUP:
-            groups += [first, t, first_chunk, len(chunks) // 3]
-            first, first_chunk, held = t, len(chunks) // 3, 0
         for start in range(0, size, CHUNK):
             chunks += [t, start, min(CHUNK, size - start)]
-        held += size
-    return chunks, [*groups, first, len(sizes), first_chunk, len(chunks) // 3]
+    return chunks
+
+
+def _units(sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Return tensors as (tensor, chunks from, to), and how many of them threads share.
+
+    The largest come first, so that the last thread does not start one when others are done.
+    """
+    first, found = 0, []
+    for t, size in enumerate(sizes):
+        chunks = -(-size // CHUNK)
+        found.append((size, t, first, first + chunks))
+        first += chunks
+    found.sort(key=lambda unit: (-unit[0], unit[1]))
+    alone = max(sum(sizes) // (3 * torch.get_num_threads()), SERIAL)
+    shared = sum(size > alone for size, *_ in found)
+    return [x for _, *unit in found for x in unit], shared
