@@ -90,7 +90,7 @@ class RandomCropFlip:
             y: targets; never touched.
             generator: source of all randomness; torch's default generator when None.
         """
-        n, c, h, w = _image_shape(x, type(self).__name__)
+        n, _, h, w = _image_shape(x, type(self).__name__)
         pad = self.padding
         if self.mode == "reflect" and pad >= min(h, w):
             raise ValueError(
@@ -99,17 +99,14 @@ class RandomCropFlip:
             )
         top, left = (_integers(2 * pad + 1, n, x, generator) for _ in range(2))
         mirrored = _uniform(n, x, generator) < self.flip
-        rows = top[:, None] + torch.arange(h, device=x.device)
-        cols = torch.arange(w, device=x.device).expand(n, w)
-        cols = left[:, None] + torch.where(mirrored[:, None], w - 1 - cols, cols)
         padded = x
         if pad and self.mode == "constant":
             padded = F.pad(x, (pad,) * 4, value=self.fill)
         elif pad:
             padded = F.pad(x, (pad,) * 4, mode=_PAD_MODES[self.mode])
-        sample = torch.arange(n, device=x.device)[:, None, None, None]
-        channel = torch.arange(c, device=x.device)[None, :, None, None]
-        return padded[sample, channel, rows[:, None, :, None], cols[:, None, None, :]], y
+        windows = padded.unfold(2, h, 1).unfold(3, w, 1)  # (N, C, shifts, shifts, H, W), no copy
+        out = windows[torch.arange(n, device=x.device), :, top, left]
+        return torch.where(mirrored[:, None, None, None], out.flip(3), out), y
 
 
 @brick(

@@ -155,7 +155,7 @@ class LayerScale(nn.Module):
         3.0
 
     Reference:
-        Touvron et al. 2021, arXiv:2103.17239, section 2, equation 6.
+        Touvron et al. 2021, arXiv:2103.17239, section 2.
     """
 
     def __init__(self, dim: int | Sequence[int], init: float = 1e-5) -> None:
