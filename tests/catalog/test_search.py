@@ -40,7 +40,7 @@ WANTED = [
     ("object detection", "binary_focal giou ciou", 10),
     ("bounding box regression", "giou diou ciou smooth_l1", 8),
     ("face recognition", "triplet", 4),
-    ("self-supervised learning", "info_nce nt_xent", 4),
+    ("self-supervised learning", "info_nce nt_xent", 6),
     ("compress a model with a teacher", "distillation", 2),
     ("speech recognition", "ctc", 3),
     ("reinforcement learning", "policy_gradient value td ppo_clip", 8),
@@ -66,6 +66,7 @@ WANTED = [
     ("threshold free metric", "auroc", 4),
     ("explained variance", "r2", 3),
     ("imbalanced metric", "balanced_accuracy f1", 5),
+    ("my loss goes to nan after 100 steps", "clip_by_global_norm", 4),
     ("rmse", "root_mean_squared_error", 1),
 ]
 
@@ -184,6 +185,30 @@ def test_a_rare_word_weighs_more_than_a_common_one(cards):
 def test_all_words_beat_many_times_one(cards):
     cards(a={"summary": "zebra zebra zebra zebra"}, b={"summary": "zebra horse and others"}, c={})
     assert keys("zebra horse")[0] == "b"
+
+
+def test_a_phrase_beats_its_words_apart(cards):
+    cards(
+        a={"summary": "weight weight weight of it"},
+        b={"summary": "decay decay decay of it"},
+        c={"summary": "weight and its decay in one of them"},
+    )
+    assert keys("weight decay")[0] == "c"
+
+
+def test_generic_words_count_for_little(cards):
+    cards(a={"summary": "training training neural network"}, b={"summary": "zebra"}, c={})
+    assert keys("training zebra")[0] == "b"
+
+
+def test_a_kind_in_the_query_prefers_that_kind(monkeypatch):
+    made = [
+        Card("a", "optimizer", "m:a", summary="zebra"),
+        Card("b", "loss", "m:b", summary="zebra"),
+    ]
+    monkeypatch.setattr(module, "shelf", lambda kind=None: made)
+    assert keys("zebra loss")[0] == "b"
+    assert keys("zebra optimizer")[0] == "a"
 
 
 def test_a_short_text_beats_a_long_one(cards):

@@ -16,12 +16,17 @@ CONCEPTS: tuple[tuple[str, str], ...] = (
     ),
     (
         "exploding gradients, gradient explosion, explode, gradient spikes, loss spikes, blow up, "
-        "diverges, divergence, nan loss, nan, unstable training, instability",
+        "diverges, divergence, nan loss, nan, loss nan, loss goes nan, loss becomes nan, "
+        "unstable training, instability",
         "explode spike unstable diverge nan clip norm bound nonfinite warmup",
     ),
     (
         "vanishing gradients, vanish, saturation, saturates, gradients die out",
-        "vanish saturate depth deep residual skip scaled variance normalize",
+        "vanish saturate depth deep residual skip scaled variance normalize xavier",
+    ),
+    (
+        "validation loss, loss curve, loss stalls, validation stalls, stops improving",
+        "validation plateau stall stop turns evaluations",
     ),
     ("dead relu, dying relu, dead units, dead neurons", "dead dying slope leaky"),
     (
@@ -148,10 +153,16 @@ CONCEPTS: tuple[tuple[str, str], ...] = (
 
 #: Words of a query that say nothing about a brick.
 STOP_WORDS = frozenset({
-    "a", "an", "and", "any", "are", "as", "at", "be", "best", "better", "by", "can", "deal",
-    "do", "does", "for", "from", "get", "good", "handle", "has", "have", "how", "i", "if", "in",
-    "into", "is", "it", "its", "me", "my", "need", "of", "on", "one", "or", "problem",
+    "a", "after", "an", "and", "any", "are", "as", "at", "be", "best", "better", "by", "can",
+    "deal", "do", "does", "for", "from", "get", "good", "handle", "has", "have", "how", "i",
+    "if", "in", "into", "is", "it", "its", "me", "my", "need", "of", "on", "or", "problem",
     "problems", "should", "so", "some", "that", "the", "them", "this", "to", "too", "use",
     "used", "using", "very", "want", "what", "when", "where", "which", "while", "why", "with",
     "without", "works", "you", "your",
+})  # fmt: skip
+
+#: Words that are in many queries and many cards, and tell them apart but little.
+GENERIC = frozenset({
+    "function", "learn", "learning", "method", "model", "models", "network", "networks", "neural",
+    "steps", "task", "tasks", "technique", "techniques", "train", "training",
 })  # fmt: skip

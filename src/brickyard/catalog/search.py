@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
 from brickyard.catalog.card import Card
-from brickyard.catalog.concepts import CONCEPTS, STOP_WORDS
+from brickyard.catalog.concepts import CONCEPTS, GENERIC, STOP_WORDS
 from brickyard.catalog.kinds import KINDS
 from brickyard.catalog.shelf import shelf
 
@@ -29,7 +30,9 @@ _FIELDS: tuple[tuple[Callable[[Card], str], float, float], ...] = (
 )
 _SATURATION = 2.5  # BM25's k1 for weighted counts
 _RELATED = 0.55  # weight of a word that a concept brings in, against 1 for a word of the query
-_FLOOR = 0.25  # cards below this share of the best score are not worth a line
+_IN_PHRASE = 0.35  # weight of a word of a phrase by itself
+_SLIGHT = 0.3  # weight of a word such as "training"
+_FLOOR = 0.2  # cards below this share of the best score are not worth a line
 _NAMED = 100.0  # added when the query is a brick's very name, so that it comes first
 
 _Forms = dict[str, float]  # words of the cards that one word of the query stands for, with weights
@@ -71,9 +74,9 @@ def search(text: str, kind: str | None = None, limit: int = 10) -> list[tuple[fl
     if not terms or not cards:
         return []
     index = _Index(cards)
-    scores = _rank(index, [index.forms(group) for group in _groups(terms)])
-    named = {stem(term) for term in terms}
-    scores = [s * _kind_boost(card, named) for s, card in zip(scores, cards, strict=True)]
+    groups, single = _groups(terms)
+    scores = _rank(index, groups)
+    scores = [s * _kind_boost(card, single) for s, card in zip(scores, cards, strict=True)]
     floor = max(scores) * _FLOOR
     ranked = [
         (round(score + bonus, 3), card)
@@ -145,27 +148,49 @@ def stem(word: str) -> str:
 # --- From the query to words of the cards ---------------------------------------------------------
 
 
-def _groups(terms: list[str]) -> list[dict[str, float]]:
-    """Return one group of weighted stems for each matter that the query names."""
+@dataclass
+class _Group:
+    """Hold one matter that the query names: words with weights, and a phrase where it is one."""
+
+    words: dict[str, float]
+    phrase: tuple[str, ...] = ()
+
+    @property
+    def weight(self) -> float:
+        return 1.0 if self.phrase else max(self.words.values())
+
+
+def _groups(terms: list[str]) -> tuple[list[_Group], set[str]]:
+    """Return the matters that the query names, and the stems of its single words.
+
+    The single words are those outside phrases: the "loss" of "focal loss", but not of "validation
+    loss". A phrase that is only another word for one, such as "cost function", stands for it.
+    """
     concepts, longest = _concepts()
     stems = [stem(term) for term in terms]
-    groups: list[dict[str, float]] = []
+    groups: list[_Group] = []
+    single: set[str] = set()
     at = 0
     while at < len(terms):
         for size in range(min(longest, len(terms) - at), 0, -1):
-            related = concepts.get(tuple(stems[at : at + size]))
-            if related or size == 1:
-                share = 1.0 if size == 1 else 0.8  # of each word, where the phrase is the matter
-                group = dict.fromkeys(related or (), _RELATED)
-                group |= dict.fromkeys(terms[at : at + size], share)
-                if size > 1:
-                    group["".join(terms[at : at + size])] = 1.0
-                groups.append(group)
-                at += size
-                break
+            related = concepts.get(tuple(stems[at : at + size]), ())
+            if not related and size > 1:
+                continue
+            words = dict.fromkeys(related, _RELATED)
+            phrase = tuple(terms[at : at + size]) if size > 1 else ()
+            if phrase:
+                words |= {**dict.fromkeys(phrase, _IN_PHRASE), "".join(phrase): 1.0}
+                single |= {stem(word) for word in related if len(related) == 1}
+            else:
+                slight = terms[at] in GENERIC or terms[at].isdigit()
+                words[terms[at]] = _SLIGHT if slight else 1.0
+                single.add(stems[at])
+            groups.append(_Group(words, phrase))
+            at += size
+            break
     for pair in pairwise(terms):  # "drop out", "soft max"
-        groups[0].setdefault("".join(pair), 1.0)
-    return groups
+        groups[0].words.setdefault("".join(pair), 1.0)
+    return groups, single
 
 
 @cache
@@ -260,31 +285,40 @@ class _Index:
         return found
 
 
-def _rank(index: _Index, groups: list[list[_Forms]]) -> list[float]:
+def _rank(index: _Index, groups: list[_Group]) -> list[float]:
     """Return each document's score: per group the best word and a share of the others."""
     size = len(index.documents)
-    wanted = {word for group in groups for forms in group for word in forms}
-    counts = index.counts(wanted)
-    scores, covered = [0.0] * size, [0] * size
-    for group in groups:
-        best, every = [0.0] * size, [0.0] * size
-        for forms in group:
-            for i, score in _term_scores(forms, counts, size).items():
-                best[i] = max(best[i], score)
-                every[i] += score
-        for i in range(size):
-            scores[i] += best[i] + 0.3 * (every[i] - best[i])
-            covered[i] += best[i] > 0
-    shares = [count / len(groups) for count in covered]
-    return [s * (0.25 + 0.75 * share**2) for s, share in zip(scores, shares, strict=True)]
+    forms = [index.forms(group.words) for group in groups]
+    phrases = [[index.forms({word: 1.0}) for word in group.phrase] for group in groups]
+    every = [*forms, *(one for phrase in phrases for one in phrase)]
+    counts = index.counts({word for group in every for form in group for word in form})
+    scores, covered = [0.0] * size, [0.0] * size
+    for group, terms, phrase in zip(groups, forms, phrases, strict=True):
+        parts = [_score(max(term.values()), _total(term, counts), size) for term in terms]
+        if phrase and all(phrase):  # documents with all of its words
+            each = [_total(one[0], counts) for one in phrase]
+            both = set(each[0]).intersection(*each[1:])
+            parts.append(_score(1.0, {i: min(c[i] for c in each) for i in both}, size))
+        for i in set().union(*parts):
+            found = [part.get(i, 0.0) for part in parts]
+            best = max(found)
+            scores[i] += best + 0.3 * (sum(found) - best)
+            covered[i] += group.weight
+    whole = sum(group.weight for group in groups)
+    return [s * (0.25 + 0.75 * (c / whole) ** 2) for s, c in zip(scores, covered, strict=True)]
 
 
-def _term_scores(forms: _Forms, counts: dict[str, dict[int, float]], size: int) -> dict[int, float]:
-    """Return BM25's score of one word of the query for each document that has a form of it."""
+def _total(forms: _Forms, counts: dict[str, dict[int, float]]) -> dict[int, float]:
+    """Return how often each document has one word of the query, in any of its forms."""
     weight = max(forms.values())
     total: dict[int, float] = {}
     for word, share in forms.items():
         for i, count in counts[word].items():
             total[i] = total.get(i, 0.0) + count * share / weight
-    rarity = math.log(1 + (size - len(total) + 0.5) / (len(total) + 0.5))
-    return {i: weight * rarity * c / (_SATURATION + c) for i, c in total.items()}
+    return total
+
+
+def _score(weight: float, counts: dict[int, float], size: int) -> dict[int, float]:
+    """Return BM25's score of one word or phrase for each document that has it."""
+    rarity = math.log(1 + (size - len(counts) + 0.5) / (len(counts) + 0.5))
+    return {i: weight * rarity * c / (_SATURATION + c) for i, c in counts.items()}
