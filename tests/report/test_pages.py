@@ -15,6 +15,9 @@ import pytest
 from brickyard.errors import RunError
 from brickyard.report import page as page_module
 from brickyard.report import write_comparison, write_report
+from brickyard.report.circumstances import commands
+from brickyard.report.composition import data_rows
+from brickyard.report.facts import Facts
 from brickyard.report.figures import class_rows, confusion_counts, reliability, residuals, scatter
 from brickyard.runs import RunFolder
 
@@ -304,3 +307,35 @@ def test_residuals_count_every_sample():
     drawn = residuals(np.zeros(1000), error)
     assert drawn.remarks
     assert "Mean error 0.05" in drawn.svg
+
+
+def test_metric_names_of_any_kind_get_their_chart(tmp_path):
+    run = RunFolder.create("free", tmp_path / "run")
+    run.write_recipe(fake_runs.recipe("free"))
+    names = [f"metric {i}" for i in range(15)]
+    rows = [
+        {"step": s, "epoch": s / 5, "split": "val", "loss": 1.0, **{n: s + i for i, n in
+         enumerate(names)}} for s in range(1, 9)
+    ]  # fmt: skip
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    page = read(write_report(run.path))
+    assert len(page.classes("curve")) == 16
+    assert "4 more" in page.words
+    assert len({a["id"] for a in page.classes("curve")}) == 16
+
+
+def test_facts_on_the_data_are_readable():
+    counts = {"train": {"a": 400, "b": 400}, "val": {"a": 100, "b": 99}}
+    facts = Facts(summary={"data": {"facts": {"class_counts": counts, "samples": 9, "none": None}}})
+    assert data_rows(facts) == [("Class counts", "train 400 each, val a 100, b 99")]
+
+
+@pytest.mark.parametrize(("asked", "line"), [
+    (["__main__.py", "train", "a b.yaml"], "brickyard train 'a b.yaml'"),
+    (["brickyard", "train", "x.yaml"], "brickyard train x.yaml"),
+    ("python train.py", "python train.py"),
+    (["-"], None),
+])  # fmt: skip
+def test_the_command_line_is_told_as_it_can_be_typed(asked, line):
+    found = {c["what"]: c["line"] for c in commands(Facts(environment={"command": asked}))}
+    assert found.get("As it was started") == line

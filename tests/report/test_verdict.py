@@ -224,3 +224,29 @@ def test_notes_on_waiting_for_data_silent_classes_and_a_suspicious_validation():
     assert "55\u202f% of the time" in told
     assert "Never predicted, though they occur: i and j." in told
     assert "beats training" in told
+
+
+def test_long_metric_names_are_held_against_the_same_constants():
+    rng = np.random.default_rng(0)
+    target = rng.normal(10, 3, 200)
+    answers = {"target": target, "prediction": np.full(200, np.median(target))}
+    error = float(np.abs(target - np.median(target)).mean())
+    facts = run(
+        lambda e: {"loss": 1.0, "mean_absolute_error": error}, task="regression", mode="min",
+        monitor="mean_absolute_error", evaluation=answers, loss=lambda e: 1.0,
+    )  # fmt: skip
+    verdict = judge(facts)
+    assert verdict.kind == "not_learning"
+    assert "validation MAE" in verdict.sentence
+    scaled = {
+        "target": target * 7,
+        "prediction": answers["prediction"] * 7,
+    }  # other units: no claim
+    facts = run(
+        lambda e: {"loss": 1.0, "mean_absolute_error": error}, task="regression", mode="min",
+        monitor="mean_absolute_error", evaluation=scaled, loss=lambda e: 1.0,
+    )  # fmt: skip
+    assert judge(facts).kind != "not_learning"
+    balanced = run(lambda e: {"loss": 2.3, "balanced_accuracy": 0.1}, loss=lambda e: 2.3,
+                   monitor="balanced_accuracy")  # fmt: skip
+    assert judge(balanced).kind == "not_learning"

@@ -9,7 +9,7 @@ from typing import Any
 
 from brickyard.report.composition import plain
 from brickyard.report.facts import Facts
-from brickyard.report.numbers import (
+from brickyard.report.wording import (
     duration,
     finite,
     moment,
@@ -70,10 +70,10 @@ def commands(f: Facts) -> list[dict[str, str]]:
     where = shlex.quote(f.path)
     found = []
     asked = f.environment.get("command")
-    if isinstance(asked, list) and asked:
-        found.append({"what": "As it was started", "line": shlex.join(map(str, asked))})
-    elif isinstance(asked, str) and asked:
-        found.append({"what": "As it was started", "line": asked})
+    words = [str(w) for w in asked] if isinstance(asked, list) else str(asked or "").split()
+    if len(words) > 1:  # one word is an interpreter that read its program from elsewhere
+        words[0] = "brickyard" if words[0] == "__main__.py" else words[0]
+        found.append({"what": "As it was started", "line": shlex.join(words)})
     recipe = shlex.quote(f"{f.path.rstrip('/')}/recipe.yaml")
     found.append({"what": "The resolved recipe again", "line": f"brickyard train {recipe}"})
     seed = f.recipe.get("seed")
@@ -89,12 +89,12 @@ def commands(f: Facts) -> list[dict[str, str]]:
 
 _PHASES = {
     "data": ("Data", "waiting for batches"),
-    "forward": ("Forward", "the model and the loss"),
+    "forward": ("Forward", "model and loss"),
     "backward": ("Backward", "gradients"),
     "step": ("Step", "clipping and the optimizer"),
     "evaluate": ("Evaluate", "validation"),
     "checkpoint": ("Checkpoint", "writing to the disk"),
-    "setup": ("Setup", "imports, data, model"),
+    "setup": ("Setup", "data and model"),
     "other": ("Other", "all the rest"),
 }
 

@@ -11,7 +11,9 @@ from brickyard.report import composition
 from brickyard.report.circumstances import time_split
 from brickyard.report.curves import Chart, Line, chart, time_axis
 from brickyard.report.facts import Facts
-from brickyard.report.numbers import (
+from brickyard.report.page import LAST, SPLITS, render
+from brickyard.report.verdict import Verdict, judge
+from brickyard.report.wording import (
     duration,
     epochs,
     finite,
@@ -21,8 +23,6 @@ from brickyard.report.numbers import (
     title,
     words,
 )
-from brickyard.report.page import LAST, SPLITS, render
-from brickyard.report.verdict import Verdict, judge
 
 
 def comparison_page(runs: Sequence[Facts]) -> str:

@@ -10,7 +10,7 @@ import yaml
 from brickyard import catalog
 from brickyard.errors import CatalogError
 from brickyard.report.facts import Facts
-from brickyard.report.numbers import (
+from brickyard.report.wording import (
     count,
     duration,
     epochs,
@@ -187,5 +187,16 @@ def data_rows(f: Facts) -> list[tuple[str, str]]:
         rows.append((plural(len(f.classes), "class", "classes"), names))
     facts = data.get("facts")
     if isinstance(facts, Mapping):
-        rows += [(title(str(k)), plain(v)) for k, v in facts.items() if v not in (None, "", [], {})]
+        rows += [(title(str(k)), _fact(v)) for k, v in facts.items()
+                 if k != "samples" and v not in (None, "", [], {})]  # fmt: skip
     return rows
+
+
+def _fact(value: Any) -> str:
+    """Return a fact on the data as text; counts that are all the same in few words."""
+    if not isinstance(value, Mapping):
+        return plain(value)
+    numbers = {v for v in value.values() if isinstance(v, int) and not isinstance(v, bool)}
+    if len(value) > 1 and len(numbers) == 1 and all(type(v) is int for v in value.values()):
+        return f"{count(numbers.pop())} each"
+    return ", ".join(f"{k} {_fact(v)}" for k, v in value.items())

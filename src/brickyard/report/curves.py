@@ -11,7 +11,6 @@ import numpy as np
 from markupsafe import Markup
 
 from brickyard.report.history import Series, broken, thin, trend
-from brickyard.report.numbers import count, epochs, is_share, metric, plural, title
 from brickyard.report.svg import (
     Scale,
     axes,
@@ -26,6 +25,7 @@ from brickyard.report.svg import (
     tag,
     units,
 )  # fmt: skip
+from brickyard.report.wording import count, epochs, is_share, metric, plural, setting, title
 
 _SMOOTH_FROM = {"train": 40, "val": 300}  # rows; shorter series are drawn as they are
 _LOG_RATIO = 30.0  # a loss that spans more than this is drawn on a logarithmic scale
@@ -149,7 +149,7 @@ def _draw(line: Line, name: str, x: Scale, y: Scale) -> _Drawn:
     kept = thin(part.epoch, part.value, 200)
     px, py = x(part.epoch[kept]), y(part.value[kept])
     marks = []
-    if len(part) <= 24 and name != "lr":
+    if len(part) <= 24 and part.split == "val":
         places = zip(px.tolist(), py.tolist(), strict=True)
         style = f"dot {line.style}"
         marks = [tag("circle", class_=style, cx=pct(a), cy=pct(1 - b), r="3") for a, b in places]
@@ -189,7 +189,7 @@ def _readout(
 
 
 def _short(name: str, value: float) -> str:
-    return metric(name, float(value))
+    return setting(value, 3) if name == "lr" else metric(name, float(value))
 
 
 def _breaks(line: Line, x: Scale) -> list[Markup]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from brickyard.errors import RunError
 from brickyard.report.history import History, Series
-from brickyard.report.numbers import (
+from brickyard.report.wording import (
     MINUS,
     THIN,
     finite,

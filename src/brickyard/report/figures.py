@@ -10,7 +10,6 @@ import numpy as np
 from markupsafe import Markup
 
 from brickyard.report.curves import Chart
-from brickyard.report.numbers import count, number, percent, plural
 from brickyard.report.svg import (
     Scale,
     axes,
@@ -23,6 +22,7 @@ from brickyard.report.svg import (
     stretched,
     tag,
 )  # fmt: skip
+from brickyard.report.wording import count, number, percent, plural
 
 MOST_CLASSES = 60  # more than these do not fit: those with the most errors are drawn
 MOST_POINTS = 4000

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from brickyard.report.numbers import finite, to_float
+from brickyard.report.wording import finite, to_float
 
 _ORDINALS = frozenset({"step", "epoch", "split"})
 

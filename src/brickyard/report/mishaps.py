@@ -9,7 +9,6 @@ import numpy as np
 
 from brickyard.report.facts import Facts
 from brickyard.report.history import Series
-from brickyard.report.numbers import count, epochs, number, plural, setting
 from brickyard.report.phrases import (
     Verdict,
     against,
@@ -20,6 +19,7 @@ from brickyard.report.phrases import (
     loss_path,
     told,
 )
+from brickyard.report.wording import count, epochs, number, plural, setting
 
 
 def diverged(f: Facts) -> Verdict | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from markupsafe import Markup
 from brickyard.report import circumstances, composition, results
 from brickyard.report.curves import Chart, Line, chart, time_axis
 from brickyard.report.facts import Facts
-from brickyard.report.numbers import duration, epochs, finite, metric, short_count, words
 from brickyard.report.verdict import judge, notes
+from brickyard.report.wording import duration, epochs, finite, metric, short_count, words
 from brickyard.version import __version__
 
 _HERE = Path(__file__).parent
@@ -31,6 +32,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    environment.filters["glue"] = lambda text: re.sub(r"\b(epoch|step) (?=\d)", "\\1\u00a0", text)
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template(template).render(

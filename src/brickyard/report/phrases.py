@@ -9,7 +9,7 @@ import numpy as np
 
 from brickyard.report.facts import Facts
 from brickyard.report.history import Series
-from brickyard.report.numbers import count, epochs, number
+from brickyard.report.wording import count, epochs, number
 from brickyard.report.yardsticks import constant
 
 

@@ -17,8 +17,8 @@ from brickyard.report.figures import (
     residuals,
     scatter,
 )  # fmt: skip
-from brickyard.report.numbers import count, number, percent, plural
 from brickyard.report.png import data_uri
+from brickyard.report.wording import count, number, percent, plural
 
 _MOST_WORST = 24
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-from brickyard.report.numbers import THIN, number, setting
+from brickyard.report.wording import THIN, number, setting
 
 UNITS = 1000
 
@@ -91,6 +91,7 @@ def ordinal(low: float, high: float, about: int = 8) -> Scale:
     if not high > low:
         high = low + 1.0
     step = _round_step((high - low) / about)
+    step = max(step, 1.0) if high - low >= 3 else step
     ticks = np.arange(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1) * step
     return Scale(low, high, False, tuple(map(float, ticks)), tuple(_labels(ticks, step, False)))
 

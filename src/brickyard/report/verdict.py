@@ -14,7 +14,8 @@ import numpy as np
 
 from brickyard.report.facts import Facts
 from brickyard.report.mishaps import diverged, failed, interrupted, short, unmeasured, unvalidated
-from brickyard.report.numbers import (
+from brickyard.report.phrases import Verdict, against, chance, ends_broken, gap, told
+from brickyard.report.wording import (
     count,
     duration,
     epochs,
@@ -25,7 +26,6 @@ from brickyard.report.numbers import (
     plural,
     words,
 )
-from brickyard.report.phrases import Verdict, against, chance, ends_broken, gap, told
 from brickyard.report.yardsticks import constant, ideal, yardsticks
 
 __all__ = ["Verdict", "judge", "notes"]
@@ -246,8 +246,8 @@ def plateau(f: Facts) -> Verdict | None:
         "plateau", "good", "Plateau",
         f"from epoch {epochs(epoch)} on, {f.monitor_words} stayed within noise of its best, "
         f"{f.show(f.best)}.",
-        told([f"Epoch {epochs(epoch)}: {f.show(values[reached])}. Best, epoch "
-               f"{epochs(f.best_epoch)}: {f.show(f.best)}. End: {f.show(f.final)}.", chance(f)]),
+        told([f"Epoch {epochs(epoch)}: {f.show(values[reached])}; best, epoch "
+               f"{epochs(f.best_epoch)}: {f.show(f.best)}; end: {f.show(f.final)}.", chance(f)]),
         f"A shorter schedule does as well and saves {percent(spare / 2, 0)} of the time{time}: "
         "spend it on a bigger model or on other seeds.",
     )  # fmt: skip

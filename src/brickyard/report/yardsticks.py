@@ -9,7 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from brickyard.report.facts import Facts
-from brickyard.report.numbers import is_share
+from brickyard.report.wording import is_share
+
+_SHORT = {
+    "mean_absolute_error": "mae", "mean_squared_error": "mse", "root_mean_squared_error": "rmse",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,19 +31,22 @@ class Yardstick:
 def constant(f: Facts) -> tuple[float, str] | None:
     """Return what a constant answer would score on the monitored metric, and its name."""
     target = f.evaluation.get("target")
+    monitor = _SHORT.get(f.monitor, f.monitor)
+    if f.monitor == "balanced_accuracy" and f.classes:
+        return 1 / len(f.classes), "guessing"
     if f.task == "classification" and f.monitor in ("accuracy", "acc") and f.share:
         if target is not None and len(target):
             shares = np.unique(target, return_counts=True)[1] / len(target)
             return float(shares.max()), "always naming the most frequent class"
         return (1 / len(f.classes), "guessing") if f.classes else None
-    if f.task != "regression" or f.monitor not in ("r2", "mse", "rmse", "mae"):
+    if f.task != "regression" or monitor not in ("r2", "mse", "rmse", "mae"):
         return None
-    if f.monitor == "r2":
+    if monitor == "r2":
         return 0.0, "always answering the mean"
     if target is None or not len(target) or not _same_units(f, target):
         return None
-    centre = np.median(target) if f.monitor == "mae" else np.mean(target)
-    return _error(f.monitor, target - centre), "always answering the same value"
+    centre = np.median(target) if monitor == "mae" else np.mean(target)
+    return _error(monitor, target - centre), "always answering the same value"
 
 
 def _same_units(f: Facts, target: np.ndarray) -> bool:
@@ -47,7 +54,7 @@ def _same_units(f: Facts, target: np.ndarray) -> bool:
     prediction = f.evaluation.get("prediction")
     if prediction is None or prediction.shape != target.shape:
         return False
-    again = _error(f.monitor, target - prediction)
+    again = _error(_SHORT.get(f.monitor, f.monitor), target - prediction)
     return math.isclose(again, f.best, rel_tol=0.05)
 
 
@@ -64,7 +71,7 @@ def yardsticks(f: Facts) -> tuple[Yardstick, ...]:
     """
     found = []
     told = constant(f)
-    if told and (f.share or f.monitor in ("r2", "mse", "rmse", "mae")):
+    if told:
         best = ideal(f.monitor)
         found.append(Yardstick(f.monitor, f.train_monitor, f.best, told[0], best, told[1]))
     loss = f.recipe.get("loss")

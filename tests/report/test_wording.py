@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from brickyard.report import numbers
-from brickyard.report.numbers import THIN
+from brickyard.report import wording
 from brickyard.report.svg import linear, logarithmic, ordinal
+from brickyard.report.wording import THIN
 
 
 @pytest.mark.parametrize(("value", "text"), [
@@ -13,14 +13,14 @@ from brickyard.report.svg import linear, logarithmic, ordinal
     ("nan", "NaN"), ("-inf", "\u2212∞"), (None, "–"), (12, "12"), (9999.6, f"10{THIN}000"),
 ])  # fmt: skip
 def test_number(value, text):
-    assert numbers.number(value) == text
+    assert wording.number(value) == text
 
 
 def test_a_share_is_never_rounded_to_all_or_nothing():
-    assert numbers.percent(0.9999) == f"99.9{THIN}%"
-    assert numbers.percent(0.0001) == f"0.1{THIN}%"
-    assert numbers.percent(1.0) == f"100{THIN}%"
-    assert numbers.percent(0.0) == f"0.0{THIN}%"
+    assert wording.percent(0.9999) == f"99.9{THIN}%"
+    assert wording.percent(0.0001) == f"0.1{THIN}%"
+    assert wording.percent(1.0) == f"100{THIN}%"
+    assert wording.percent(0.0) == f"0.0{THIN}%"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [
@@ -29,24 +29,24 @@ def test_a_share_is_never_rounded_to_all_or_nothing():
     (0.0, f"0{THIN}ms"),
 ])  # fmt: skip
 def test_duration(seconds, text):
-    assert numbers.duration(seconds) == text
+    assert wording.duration(seconds) == text
 
 
 def test_epochs_and_settings_drop_what_does_not_matter():
-    assert [numbers.epochs(e) for e in (9.004, 0.25, 12.34)] == ["9", "0.25", "12.3"]
-    assert numbers.epochs(math.nan) == "NaN"
-    assert numbers.setting(0.003) == "0.003"
-    assert numbers.length("12ep") == "12 epochs"
-    assert numbers.length("1ep") == "1 epoch"
-    assert numbers.length("30s") == "30s"
+    assert [wording.epochs(e) for e in (9.004, 0.25, 12.34)] == ["9", "0.25", "12.3"]
+    assert wording.epochs(math.nan) == "NaN"
+    assert wording.setting(0.003) == "0.003"
+    assert wording.length("12ep") == "12 epochs"
+    assert wording.length("1ep") == "1 epoch"
+    assert wording.length("30s") == "30s"
 
 
 def test_metrics_are_written_by_what_their_names_say():
-    assert numbers.metric("accuracy", 0.987) == f"98.7{THIN}%"
-    assert numbers.metric("accuracy", 98.7) == "98.7"  # already per cent
-    assert numbers.metric("loss", 0.987) == "0.987"
-    assert numbers.more_is_better("macro_f1")
-    assert not numbers.more_is_better("rmse")
+    assert wording.metric("accuracy", 0.987) == f"98.7{THIN}%"
+    assert wording.metric("accuracy", 98.7) == "98.7"  # already per cent
+    assert wording.metric("loss", 0.987) == "0.987"
+    assert wording.more_is_better("macro_f1")
+    assert not wording.more_is_better("rmse")
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.7, 12), (0.1234, 0.1239), (5, 5), (0, 0),
