@@ -74,7 +74,9 @@ def search(text: str, kind: str | None = None, limit: int = 10) -> list[tuple[fl
     if not terms or not cards:
         return []
     index = _Index(cards)
-    groups, single = _groups(terms)
+    right = index.corrected(terms)
+    text = text if right == terms else " ".join(right)
+    groups, single = _groups(right)
     scores = _rank(index, groups)
     scores = [s * _kind_boost(card, single) for s, card in zip(scores, cards, strict=True)]
     floor = max(scores) * _FLOOR
@@ -204,17 +206,24 @@ def _concepts() -> tuple[dict[tuple[str, ...], tuple[str, ...]], int]:
     return table, max(map(len, table))
 
 
-def _misspelt(word: str, vocabulary: Iterable[str]) -> _Forms:
-    """Return the nearest words of the cards: one slip for short words, two for long ones."""
+@cache
+def _concept_stems() -> set[str]:
+    return {part for phrase in _concepts()[0] for part in phrase}
+
+
+def _nearest(word: str, vocabulary: Iterable[str], preferred: set[str]) -> str:
+    """Return the word of the cards that ``word`` may be a slip of; itself if there is none.
+
+    One slip is taken for one in short words, up to two in long ones; names go before other words.
+    """
     pairs, most = _pairs(word), 1 if len(word) < 6 else 2
-    found: dict[str, int] = {}
+    found: list[tuple[int, bool, str]] = []
     for other in vocabulary:
         if abs(len(other) - len(word)) <= most and len(pairs & _pairs(other)) >= 2:
             slips = _slips(word, other)
             if slips <= most:
-                found[other] = slips
-    fewest = min(found.values(), default=0)
-    return {other: 0.8 / slips for other, slips in found.items() if slips == fewest}
+                found.append((slips, other not in preferred, other))
+    return min(found)[2] if found else word
 
 
 def _pairs(word: str) -> set[str]:
@@ -247,19 +256,25 @@ class _Index:
         totals = [sum(map(len, column)) for column in zip(*self.documents, strict=True)]
         self.mean_lengths = [max(1.0, total / len(cards)) for total in totals]
         self.vocabulary = {w for document in self.documents for words in document for w in words}
+        self.names = {word for document in self.documents for word in document[0]}
         self._starts: dict[str, list[str]] = {}
         for word in self.vocabulary:
             self._starts.setdefault(word[:3], []).append(word)
 
-    def forms(self, group: dict[str, float]) -> list[_Forms]:
-        """Return the forms in the cards of each word of a group; near words if there are none."""
-        found = [self._same_word(word, weight) for word, weight in group.items()]
-        if not any(found):  # nothing at all: take it for a typo
-            asked = max(group.values())
-            found = [
-                _misspelt(w, self.vocabulary) for w, weight in group.items() if weight == asked
-            ]
+    def forms(self, words: dict[str, float]) -> list[_Forms]:
+        """Return the forms in the cards of each word of a group that has any."""
+        found = (self._same_word(word, weight) for word, weight in words.items())
         return [forms for forms in found if forms]
+
+    def corrected(self, terms: list[str]) -> list[str]:
+        """Return the words of a query, those that nobody knows replaced by the nearest."""
+        known = _concept_stems()
+        return [
+            word
+            if len(word) < 4 or stem(word) in known or self._same_word(word, 1.0)
+            else _nearest(word, self.vocabulary, self.names)
+            for word in terms
+        ]
 
     def _same_word(self, word: str, weight: float) -> _Forms:
         root = stem(word)
