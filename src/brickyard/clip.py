@@ -11,7 +11,9 @@ from torch import Tensor
 
 from brickyard.catalog import brick
 
-__all__ = ["clip_by_global_norm"]
+__all__ = ["clip_by_global_norm", "joint_norm"]
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
 @brick(
@@ -68,7 +70,7 @@ def clip_by_global_norm(
         raise ValueError(f"on_nonfinite must be 'skip' or 'error'; got {on_nonfinite!r}")
     many = [params] if isinstance(params, Tensor) else params
     grads = [p.grad for p in many if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(grads)
+    norm = joint_norm(grads)
     value = float(norm)
     if not math.isfinite(value):
         if on_nonfinite == "error":
@@ -79,3 +81,20 @@ def clip_by_global_norm(
     elif value > max_norm:
         torch._foreach_mul_(grads, max_norm / value)  # pyright: ignore[reportPrivateImportUsage]
     return norm
+
+
+def joint_norm(grads: list[Tensor]) -> Tensor:
+    """Return the 2-norm of all gradients taken together, in fp32 at least.
+
+    Args:
+        grads: tensors of any shapes; several devices or types are fine.
+    """
+    if len({(g.device, g.dtype) for g in grads}) == 1 and grads[0].dtype not in _HALF:
+        # The same as get_total_norm without its grouping, which takes longer than small norms.
+        norms = torch._foreach_norm(grads)  # pyright: ignore[reportPrivateImportUsage]
+        return torch.linalg.vector_norm(torch.stack(norms))
+    if any(g.dtype in _HALF for g in grads):  # squares of 300 already overflow in fp16
+        wide = [torch.promote_types(g.dtype, torch.float32) for g in grads]
+        norms = [torch.linalg.vector_norm(g, dtype=w) for g, w in zip(grads, wide, strict=True)]
+        return torch.linalg.vector_norm(torch.stack([n.to(norms[0]) for n in norms]))
+    return torch.nn.utils.get_total_norm(grads)

@@ -61,8 +61,25 @@ def test_parameters_without_gradient_and_generators():
     assert params[1].grad is None
 
 
-@pytest.mark.parametrize("kwargs", [{"max_norm": 0}, {"max_norm": -1}, {"max_norm": "1"},
-                                    {"max_norm": math.nan}, {"on_nonfinite": "ignore"}])  # fmt: skip
+def test_half_precision_norms_are_taken_in_fp32():
+    p = torch.nn.Parameter(torch.zeros(4, dtype=torch.float16))
+    p.grad = torch.full((4,), 600.0, dtype=torch.float16)  # its squares are beyond fp16
+    assert float(clip_by_global_norm([p], 1.0)) == pytest.approx(1200.0)
+    q = _with_grads([3.0])[0]
+    assert float(clip_by_global_norm([p, q], 1e9)) == pytest.approx(math.hypot(1, 3), rel=1e-3)
+
+
+def test_mixed_types():
+    p, q = _with_grads([3.0], [0.0])
+    q.data, q.grad = q.data.float(), torch.tensor([4.0])
+    assert float(clip_by_global_norm([p, q], 10.0)) == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [{"max_norm": 0}, {"max_norm": -1}, {"max_norm": "1"}, {"max_norm": math.nan},
+     {"on_nonfinite": "ignore"}],
+)  # fmt: skip
 def test_wrong_options(kwargs):
     with pytest.raises(ValueError, match="got"):
         clip_by_global_norm(_with_grads([1.0]), **{"max_norm": 1.0, **kwargs})

@@ -93,7 +93,7 @@ def test_unresolved_lengths_are_errors():
         cosine()(3)
     with pytest.raises(ValueError, match="steps per epoch"):
         warmup("2ep")(3)
-    with pytest.raises(ValueError, match="100 of 80 steps are taken"):
+    with pytest.raises(ValueError, match="100 of 80 steps"):
         (warmup(100) >> cosine()).resolve(total=80)
 
 

@@ -161,10 +161,9 @@ def _start(*words):
 
 
 def _wait_for_checkpoint(process, path):
-    for _ in range(2000):
-        if (path / "checkpoints" / "manifest.json").exists() or process.poll() is not None:
-            return
-        time.sleep(0.01)
+    while not (path / "checkpoints" / "manifest.json").exists():
+        assert process.poll() is None, "it ended before its first checkpoint"
+        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -261,13 +260,13 @@ def scheduled():
 
 
 def test_ones_own_parts_by_target(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "own_parts.py").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)
     recipe = Recipe(
-        data="digits", model={"target": "mine:Net", "width": 5}, loss={"target": "mine:loss"},
-        regularizers=[{"target": "mine:Penalty", "weight": 0.01}, {"target": "mine:Cage"}],
-        augmentation=[{"target": "mine:Double"}, {"target": "mine:Double"}],
-        schedule=[{"target": "mine:scheduled"}], optimizer={"target": "torch.optim:SGD", "lr": 0.2},
+        data="digits", model={"target": "own_parts:Net", "width": 5}, loss={"target": "own_parts:loss"},
+        regularizers=[{"target": "own_parts:Penalty", "weight": 0.01}, {"target": "own_parts:Cage"}],
+        augmentation=[{"target": "own_parts:Double"}, {"target": "own_parts:Double"}],
+        schedule=[{"target": "own_parts:scheduled"}], optimizer={"target": "torch.optim:SGD", "lr": 0.2},
         metrics=["accuracy"], budget=5,
     )  # fmt: skip
     result = train(recipe, out=tmp_path / "run")
@@ -291,7 +290,7 @@ def test_ones_own_parts_by_target(tmp_path, monkeypatch):
      ({"schedule": [{"name": "cosine", "total": "5 hours"}]}, "schedule.0: .*'5 hours'"),
      ({"device": "tpu9"}, "device: 'tpu9' cannot be used here"),
      ({"model": {"name": "mlp", "activation": "rellu"}}, "model: .*rellu"),
-     ({"data": {"name": "digits", "val": 1.5}}, "data: .*1.5"),
+     ({"data": {"name": "digits", "val": 1.5}}, "data: .*1.5"), ({"workers": 2}, "workers: .*"),
      ({"loss": {"name": "cross_entropy", "label_smoothing": 1.5}}, "loss: .*1.5"),
      ({"regularizers": [{"target": "math:sin"}]}, "regularizers.0")],
 )  # fmt: skip
@@ -336,7 +335,7 @@ def test_best_weights_are_what_a_run_ends_with(tmp_path):
 def test_threads_are_set(tmp_path):
     before = torch.get_num_threads()
     try:
-        train({**RECIPE, "budget": 1, "threads": 1}, out=tmp_path / "run")
+        train({**RECIPE, "budget": 4, "threads": 1}, out=tmp_path / "run")
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)

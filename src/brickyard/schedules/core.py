@@ -83,7 +83,8 @@ class Length:
         if self.unit == "rest":
             if known <= used:
                 raise ValueError(
-                    f"nothing is left for the last piece: {used} of {known} steps are taken"
+                    f"nothing is left for the last piece: {used} of {known} steps are taken by "
+                    "those before it; make them shorter or the run longer"
                 )
             return known - used
         return max(1, round(self.value * known / (100 if self.unit == "%" else 1)))

@@ -69,7 +69,8 @@ class ProgressLines:
         width = len(f"{epochs:g}")
         self.console.print(
             f"epoch {loop.epochs():>{width}.4g}/{epochs:g}  {train}{shown}  "
-            f"{rate:,.0f} samples/s{'  *' if best else ''}"
+            f"{rate:,.0f} samples/s{'  *' if best else ''}",
+            soft_wrap=True,
         )
 
     def boundary(self, loop: Loop) -> None:

@@ -191,6 +191,8 @@ class Session:
     def fit(self) -> str:
         """Train, and return why it ended."""
         loop = Loop(self.setup.parts, [self, self.progress], self.state)
+        for warning in self.setup.data.warnings:
+            self.progress.console.print(f"warning: data: {warning}")
         self.progress.start(self.setup.parts.total, self.state.step)
         try:
             with _stop_on_signals(loop):

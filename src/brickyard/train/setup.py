@@ -161,14 +161,12 @@ def _batches(recipe: Recipe, data: Data, device: torch.device, training: bool) -
         with _place("augmentation"):
             made = [_make(one, "augmentation") for one in recipe.augmentation]
         transform = made[0] if len(made) == 1 else _InOrder(made)
-    made = batches(
-        split,
-        recipe.batch_size if training else recipe.eval_batch_size,
-        shuffle=training,
-        seed=recipe.seed,
-        transform=transform,
-        workers=recipe.workers,
-    )
+    size = recipe.batch_size if training else recipe.eval_batch_size
+    with _place("workers" if recipe.workers else "data"):
+        made = batches(
+            split, size, shuffle=training, seed=recipe.seed, transform=transform,
+            workers=recipe.workers,
+        )  # fmt: skip
     if device.type == "cpu" and not recipe.channels_last:
         return made
     return _Moved(made, device, recipe.channels_last)

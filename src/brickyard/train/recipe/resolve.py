@@ -154,7 +154,7 @@ def fill(component: Component, kind: str, path: str, origins: dict[str, str]) ->
     values = _check_options(component.options, options, any_more, label, path)
     for option in options:
         if option.name not in values:
-            values[option.name] = option.default
+            values[option.name] = _default(option)
             origins[f"{path}.{option.name}"] = f"default of {label}"
     return Component(name=name, target=component.target, options=values)
 
@@ -182,6 +182,14 @@ def _check_options(
                 path, f"{label} needs {option.name} ({option.type}), which is not given"
             )
     return values
+
+
+def _default(option: Option) -> Any:
+    """Return an option's default in the form that a given value would have."""
+    try:
+        return coerce(option.default, option.type)
+    except TypeError:  # a default outside its own declared type is the brick's business
+        return option.default
 
 
 def load_target(target: str, path: str) -> Callable[..., Any]:
