@@ -88,7 +88,9 @@ def test_overfit_advice_follows_what_the_recipe_has():
     picture = {"train": 9, "val": 1000, "classes": list("ab"), "input_shape": [3, 32, 32]}
     assert "Augment" in judge(run(val, data=picture)).advice
     assert "dropout" in judge(run(val, data=picture, recipe={"augmentation": ["flip"]})).advice
-    assert "More data" in judge(run(val, recipe={"model": {"name": "mlp", "dropout": 0.3}})).advice
+    for dropout in (0.3, {"name": "dropout", "p": 0.3}):
+        recipe = {"model": {"name": "mlp", "dropout": dropout}}
+        assert "More data" in judge(run(val, recipe=recipe)).advice
 
 
 def test_regression_overfit_by_a_metric_that_should_fall():

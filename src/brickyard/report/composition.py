@@ -129,7 +129,9 @@ def plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or "none"
     if isinstance(value, Mapping):
-        return ", ".join(f"{k} {plain(v)}" for k, v in value.items()) or "none"
+        rest = ", ".join(f"{k} {plain(v)}" for k, v in value.items() if k != "name")
+        name = str(value.get("name", ""))
+        return f"{name} ({rest})" if name and rest else name or rest or "none"
     return str(value)
 
 

@@ -150,7 +150,7 @@ class Facts:
     @property
     def dropout(self) -> float:
         """Return the highest dropout rate in the recipe."""
-        rates = [finite(v) or 0.0 for k, v in _leaves(self.recipe) if "dropout" in k]
+        rates = [finite(v) or 0.0 for path, v in _leaves(self.recipe) if "dropout" in path]
         return max(rates, default=0.0)
 
     @property
@@ -318,12 +318,17 @@ def _mode_of(name: str) -> str:
     return "max" if more_is_better(name) else "min"
 
 
-def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value)
-        else:
-            yield str(key), value
+def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Return the values of a recipe with the dotted path of each; a brick's name is part of it."""
+    if isinstance(tree, Mapping):
+        path += f".{tree.get('name', '')}"
+        for key, value in tree.items():
+            yield from _leaves(value, f"{path}.{key}")
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _leaves(value, path)
+    else:
+        yield path, tree
 
 
 def _usable(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

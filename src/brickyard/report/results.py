@@ -106,8 +106,8 @@ def _sample(f: Facts, i: int) -> dict[str, Any]:
     sure = confidence is not None and len(confidence) == len(arrays["target"])
     return {
         "index": count(i),
-        "true": f.class_name(target) if named else number(target, 4),
-        "said": f.class_name(prediction) if named else number(prediction, 4),
+        "true": f.class_name(target) if named else setting(target, 4),
+        "said": f.class_name(prediction) if named else setting(prediction, 4),
         "right": named and target == prediction,
         "error": "" if named else number(prediction - target),
         "loss": number(float(loss[i])) if loss is not None and i < len(loss) else "",
