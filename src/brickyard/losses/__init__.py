@@ -77,11 +77,28 @@ from brickyard.losses.probabilistic import (
     gaussian_kl,
     kl_divergence,
 )
+from brickyard.losses.q_learning import (
+    TDLoss,
+    td_loss,
+)
 from brickyard.losses.regression import (
     L1Loss,
     MSELoss,
     l1_loss,
     mse_loss,
+)
+from brickyard.losses.reinforcement import (
+    PolicyGradientLoss,
+    PPOClipLoss,
+    ValueLoss,
+    policy_gradient_loss,
+    ppo_clip_loss,
+    value_loss,
+)
+from brickyard.losses.returns import (
+    discounted_returns,
+    gae,
+    n_step_returns,
 )
 from brickyard.losses.robust import (
     HuberLoss,
@@ -117,14 +134,16 @@ __all__ = [
     "GANLeastSquares", "GANMinimax", "GANNonSaturating", "GIoULoss", "GradientPenalty",
     "HingeLoss", "HuberLoss", "InfoNCELoss", "IoULoss", "KLDivergence", "L1Loss",
     "LinearCrossEntropyLoss", "LogCoshLoss", "LovaszLoss", "MSELoss", "MulticlassHingeLoss",
-    "NLLLoss", "NTXentLoss", "PerceptualLoss", "QuantileLoss", "R1Penalty", "SmoothL1Loss",
-    "SquaredHingeLoss", "SupConLoss", "TripletLoss", "TverskyLoss", "Wasserstein",
-    "batch_triplet_loss", "bce_with_logits_loss", "binary_focal_loss", "box_iou_loss",
-    "ciou_loss", "contrastive_loss", "cross_entropy_loss", "ctc_loss", "dice_loss", "diou_loss",
-    "distillation_loss", "elbo_loss", "focal_loss", "focal_tversky_loss", "gaussian_kl",
-    "giou_loss", "gradient_penalty", "hinge_loss", "huber_loss", "info_nce_loss", "iou_loss",
-    "kl_divergence", "l1_loss", "linear_cross_entropy_loss", "log_cosh_loss", "lovasz_loss",
-    "mse_loss", "multiclass_hinge_loss", "nll_loss", "nt_xent_loss", "quantile_loss",
-    "r1_penalty", "smooth_l1_loss", "squared_hinge_loss", "sup_con_loss", "triplet_loss",
-    "tversky_loss",
+    "NLLLoss", "NTXentLoss", "PPOClipLoss", "PerceptualLoss", "PolicyGradientLoss",
+    "QuantileLoss", "R1Penalty", "SmoothL1Loss", "SquaredHingeLoss", "SupConLoss", "TDLoss",
+    "TripletLoss", "TverskyLoss", "ValueLoss", "Wasserstein", "batch_triplet_loss",
+    "bce_with_logits_loss", "binary_focal_loss", "box_iou_loss", "ciou_loss",
+    "contrastive_loss", "cross_entropy_loss", "ctc_loss", "dice_loss", "diou_loss",
+    "discounted_returns", "distillation_loss", "elbo_loss", "focal_loss", "focal_tversky_loss",
+    "gae", "gaussian_kl", "giou_loss", "gradient_penalty", "hinge_loss", "huber_loss",
+    "info_nce_loss", "iou_loss", "kl_divergence", "l1_loss", "linear_cross_entropy_loss",
+    "log_cosh_loss", "lovasz_loss", "mse_loss", "multiclass_hinge_loss", "n_step_returns",
+    "nll_loss", "nt_xent_loss", "policy_gradient_loss", "ppo_clip_loss", "quantile_loss",
+    "r1_penalty", "smooth_l1_loss", "squared_hinge_loss", "sup_con_loss", "td_loss",
+    "triplet_loss", "tversky_loss", "value_loss",
 ]  # fmt: skip

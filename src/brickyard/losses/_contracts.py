@@ -109,19 +109,21 @@ def single(tensor: Tensor) -> Tensor:
 
 
 def check_values(
-    who: str, input: Tensor, target: Tensor, reduction: str, validate: str
-) -> tuple[Tensor, Tensor]:
+    who: str, input: Tensor, target: Tensor, reduction: str, validate: str,
+    names: str = "input and target",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Check a pair of real-valued tensors; return both in the precision to compute in."""
-    check_floating(who, "input", input)
+    first, second = names.split(" and ")
+    check_floating(who, first, input)
     if not target.is_floating_point():
         raise TypeError(
-            f"{who}: target must be floating point, as values are; got {target.dtype}. For class "
-            f"indices take cross_entropy; for values pass target.float()"
+            f"{who}: {second} must be floating point, as values are; got {target.dtype}. For class "
+            f"indices take cross_entropy; for values pass {second}.float()"
         )
-    check_same_shape(who, input, target)
+    check_same_shape(who, input, target, names)
     check_not_empty(who, input, reduction)
     if validate == "full":
-        check_finite(who, input=input, target=target)
+        check_finite(who, **{first: input, second: target})
     input = single(input)
     return input, target.to(input.dtype)
 

@@ -37,7 +37,7 @@ class _Pair(NamedTuple):
 def _measure(who: str, boxes: Tensor, target: Tensor, reduction: str, validate: str) -> _Pair:
     """Check two sets of xyxy boxes and measure them pair by pair."""
     check_modes(who, reduction, validate)
-    boxes, target = check_values(who, boxes, target, reduction, validate)
+    boxes, target = check_values(who, boxes, target, reduction, validate, "boxes and target")
     if boxes.shape[-1:] != (4,):
         raise ValueError(
             f"{who}: boxes must have 4 numbers on the last axis (x1, y1, x2, y2); got shape "
