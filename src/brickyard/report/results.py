@@ -18,7 +18,7 @@ from brickyard.report.figures import (
     scatter,
 )  # fmt: skip
 from brickyard.report.png import data_uri
-from brickyard.report.wording import count, number, percent, plural
+from brickyard.report.wording import count, number, percent, plural, setting
 
 _MOST_WORST = 24
 
