@@ -22,7 +22,8 @@ LEVELS = [
     {"nn", "losses", "schedules", "clip", "regularize", "augment", "plots"},
     {"optim", "report", "doctor"},
     {"train"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 ]
 #: Rooms of one level that may use each other.
 BESIDE = {("optim", "schedules"), ("optim", "clip")}

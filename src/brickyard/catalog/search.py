@@ -104,13 +104,22 @@ def _name_bonus(card: Card, text: str) -> float:
     wanted = _fold(text)
     if text.strip().lower().replace("-", "_").replace(" ", "_") == card.key:
         return _NAMED + 1  # "constant" is not "constant_"
-    for rank, names in enumerate(([card.key], card.aliases, [card.name])):
-        if wanted in map(_fold, names):
-            return _NAMED - rank
-    kind_words = {_fold(card.kind), _fold(card.about.category), _fold(card.about.title)}
-    if any(wanted == _fold(card.key) + word for word in kind_words):  # "focal loss"
+    key = card.key.replace("_", "")
+    if wanted == key:
+        return _NAMED
+    if wanted in [alias.replace("_", "").lower() for alias in card.aliases]:
+        return _NAMED - 1
+    if wanted == card.name.replace("_", "").lower():
+        return _NAMED - 2
+    if wanted.startswith(key) and wanted[len(key) :] in _kind_names(card.kind):  # "focal loss"
         return _NAMED - 3
     return 0.0
+
+
+@cache
+def _kind_names(kind: str) -> set[str]:
+    about = KINDS[kind]
+    return {_fold(about.name), _fold(about.category), _fold(about.title)}
 
 
 def _kind_boost(card: Card, named: set[str]) -> float:
