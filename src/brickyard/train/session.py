@@ -218,7 +218,12 @@ class Session:
         self.writer.close()
         summary = self._summary(reason, error)
         self.folder.write_json(SUMMARY, summary)
-        write_report(self.folder.path)
+        try:
+            write_report(self.folder.path)
+        except Exception as problem:  # a page must never cost a finished run
+            self.progress.console.print(
+                f"warning: no report ({problem}); try: brickyard report {self.folder.path}"
+            )
         return Result(self.folder, model, summary)
 
     def _take_best(self) -> None:
