@@ -122,6 +122,10 @@ class ResidualScale(nn.Module):
         """Return ``x`` times the factor."""
         return self.alpha * x
 
+    def extra_repr(self) -> str:
+        """Return what ``repr`` shows between the brackets."""
+        return f"learnable={self.alpha.requires_grad}"
+
 
 @brick(
     "residual",
@@ -173,3 +177,7 @@ class LayerScale(nn.Module):
                 f"{tuple(x.shape)}; for images (N, C, H, W) use dim=(C, 1, 1)"
             )
         return self.gamma * x
+
+    def extra_repr(self) -> str:
+        """Return what ``repr`` shows between the brackets."""
+        return f"{tuple(self.gamma.shape)}"
