@@ -174,6 +174,7 @@ def test_json_is_standard_json(run):
         (["catalog", "losses", "x"], r"does not take 'x'; see: brickyard catalog --help"),
         (["catalog", "--sear", "x"], r"does not take '--sear'"),
         (["catalog", "--limit", "many"], r"invalid int value: 'many'"),
+        (["catalog", "-s", "x", "--limit", "0"], r"--limit must be 1 or more; got 0"),
         (["catalog", "--compare"], r"--compare takes a category"),
         (["catalog", "losses", "--compare", "-s", "x"], r"--compare takes a category"),
         (["guide", "nothing"], r"no category is called 'nothing'"),

@@ -36,6 +36,8 @@ def catalog(
     kind = _category(category) if category else None
     if compare and (kind is None or search is not None):
         raise UserError("--compare takes a category and no search: catalog losses --compare")
+    if limit < 1:
+        raise UserError(f"--limit must be 1 or more; got {limit}")
     if search is not None:
         hits = find(search, kind.name if kind else None, limit)
         if json:
