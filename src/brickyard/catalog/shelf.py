@@ -85,7 +85,7 @@ def _fold(name: str) -> str:
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
-def build(kind: str, key: str, *injected: Any, **options: Any) -> Any:
+def build(kind: str, key: str, /, *injected: Any, **options: Any) -> Any:
     """Build a brick by kind and key.
 
     Args:

@@ -37,7 +37,9 @@ def through(
     again = torch.is_grad_enabled()  # inside a backward: create_graph=True
     wanted = [t is not None and t.requires_grad for t in inputs]
     with torch.enable_grad():
-        if not again:
+        if again:  # aliases: one input may itself have been computed from another
+            inputs = [t if t is None else t.view_as(t) for t in inputs]
+        else:
             inputs = [
                 t if t is None else t.detach().requires_grad_(need)
                 for t, need in zip(inputs, wanted, strict=True)

@@ -208,7 +208,7 @@ class _BinaryFocal(torch.autograd.Function):
     def forward(
         input: Tensor, target: Tensor, gamma: float, alpha: float | None, total: bool
     ) -> tuple[Tensor, Tensor]:
-        slopes, losses, sums = torch.empty_like(input), [], []
+        slopes, losses, sums = input.new_empty(input.shape), [], []
         parts = [t.reshape(-1).split(CHUNK) for t in (input, target)]
         for x, t, slope in zip(*parts, slopes.view(-1).split(CHUNK), strict=True):
             loss = _focal_part(x, t, slope, gamma, alpha)

@@ -49,7 +49,8 @@ def kl_divergence(
     check_not_empty(who, input, reduction)
     axis = 1 if input.dim() > 1 else 0
     check_probabilities(who, input, target, axis, validate)
-    if validate == "full":
+    if validate == "full":  # -inf is fine: it rules a class out
+        check_finite(who, input=input.clamp_min(torch.finfo(input.dtype).min))
         refuse_softmax(who, input, axis)
     log_q = F.log_softmax(single(input) / temperature, axis)
     p = target.to(log_q.dtype)
