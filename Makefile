@@ -7,7 +7,7 @@ LOCK := requirements/lock.txt
 NEEDS := pyproject.toml requirements/torch.txt $(LOCK)
 RECIPE ?= recipes/mnist5k-cnn.yaml
 
-.PHONY: train test check catalog bench docs format lock clean
+.PHONY: train test check catalog format lock clean
 
 train: $(VENV)/.installed ## train on real data; the last line is the path of the report
 	@$(BIN)/brickyard train $(RECIPE)
@@ -42,6 +42,13 @@ $(VENV)/.installed: $(VENV)/.torch $(NEEDS)
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[all,dev]' -c $(LOCK)
 	@touch $@
+
+lock: ## write requirements/lock.txt anew from the newest versions, in a fresh environment
+	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements/torch.txt
+	$(PIP) -e '.[all,dev]' -c requirements/torch.txt
+	(echo "# Every package of the environment, pinned; written by 'make lock'."; \
+	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/^\(torch==[0-9.]*\).*/\1/') > $(LOCK)
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis
