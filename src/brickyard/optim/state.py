@@ -87,7 +87,8 @@ def load(owner: Any, saved: Mapping[str, Any]) -> None:
             _load_row(owner, pair, row)
     for group, old in zip(owner.param_groups, groups, strict=True):
         for key, value in old.items():
-            if key not in _OWN and key not in _TORCHS and not callable(group.get(key)):
+            known = key in group or key not in _TORCHS
+            if key not in _OWN and known and not callable(group.get(key)):
                 group[key] = value.clone() if isinstance(value, torch.Tensor) else value
     counts = [int(row["step"]) for row in owner.state.values()]
     owner.steps = about.get("steps", max(counts, default=0))

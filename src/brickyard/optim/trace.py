@@ -49,6 +49,11 @@ class _Recorder(GraphAppendingTracer):
         node.meta["line"], node.meta["place"] = _caller(), self.place
         return node
 
+    def create_arg(self, a: Any) -> Any:
+        if callable(a) and not isinstance(a, fx.Proxy):
+            return a  # the function of per_matrix
+        return super().create_arg(a)
+
     def to_bool(self, obj: Any) -> bool:
         raise RuleError(
             f"a rule cannot branch on a value that is only known at run time: use "
