@@ -1,4 +1,4 @@
-"""Adam and AdamW."""
+"""Adam, AMSGrad and AdamW."""
 
 from __future__ import annotations
 
@@ -77,6 +77,62 @@ class Adam(Optimizer):
     def pieces(self, o: Any) -> Chain:
         """Return coupled decay, if any, and Adam's scaling."""
         return chain(l2() if o.weight_decay else None, scale_by_adam(amsgrad=o.amsgrad))
+
+
+@brick(
+    "optimizer", "amsgrad", public="brickyard.optim",
+    summary="Adam whose second moment is replaced by its maximum so far: rates never grow back.",
+    use_when="Adam circles around a solution instead of settling, and the rate decays already.",
+    avoid_when="You look for a better result in general: measured differences are mostly noise.",
+    best_for="Problems with rare, large and informative gradients.",
+    paper="Reddi, Kale & Kumar 2018 (arXiv:1904.09237), algorithm 2",
+    tune_first="lr as in adam",
+    cost="12 bytes of state per parameter.",
+    known_issue="One outlier shortens all later steps of its weight. The paper has no bias "
+    "correction; torch takes the maximum first and corrects after, Keras likewise.",
+    pairs_with=("adam", "adamw"),
+)  # fmt: skip
+class AMSGrad(Adam):
+    """Adam with ``amsgrad=True``: the second moment's maximum sets the rate.
+
+    Conventions: torch's: maximum of the raw second moment, then bias correction. Its checkpoints
+    and those of ``Adam(amsgrad=True)`` are the same. Weight decay is coupled.
+
+    Math:
+        m = b1*m + (1-b1)*g;  v = b2*v + (1-b2)*g^2;  n = max(n, v)
+        p = p - lr * (m/(1-b1^t)) / (sqrt(n/(1-b2^t)) + eps)
+
+    Args:
+        params: parameters, named parameters, groups of them, or a module.
+        lr: learning rate, or a schedule ``steps taken -> rate``.
+        betas: memory of the mean and of the square, each in [0, 1).
+        eps: added to the root.
+        weight_decay: coefficient of the coupled penalty.
+        maximize: climb instead of descending.
+        engine: ``backend``, ``master_weights``, ``state_dtype``, ``telemetry`` of ``Optimizer``.
+
+    Raises:
+        ValueError: a value out of range.
+
+    Example:
+        >>> import torch
+        >>> w = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = AMSGrad([w], lr=0.1)
+        >>> w.grad = torch.tensor([3.0])
+        >>> optimizer.step()
+        >>> round(w.item(), 4)
+        0.9
+
+    Reference:
+        Reddi, Kale & Kumar, On the Convergence of Adam and Beyond, ICLR 2018, algorithm 2.
+    """
+
+    def __init__(
+        self, params: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0.0, *, maximize: bool = False, **engine: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad=True, maximize=maximize,
+                         **engine)  # fmt: skip
 
 
 @brick(
