@@ -20,6 +20,16 @@ CASES = [
     ("AdamW", {"lr": 0.01, "amsgrad": True}),
     ("RMSprop", {"lr": 0.01}), ("RMSprop", {"lr": 0.01, "momentum": 0.9, "centered": True}),
     ("RMSprop", {"lr": 0.01, "alpha": 0.5, "eps": 1e-2, "weight_decay": 0.1}),
+    ("Adagrad", {"lr": 0.1}), ("Adagrad", {"lr": 0.1, "lr_decay": 0.3, "weight_decay": 0.1}),
+    ("Adagrad", {"lr": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-2}),
+    ("Adadelta", {}), ("Adadelta", {"lr": 0.7, "rho": 0.5, "eps": 1e-2, "weight_decay": 0.1}),
+    ("NAdam", {"lr": 0.01}), ("NAdam", {"lr": 0.01, "weight_decay": 0.1, "momentum_decay": 0.1}),
+    ("NAdam", {"lr": 0.1, "weight_decay": 0.1, "decoupled_weight_decay": True, "eps": 1e-3}),
+    ("RAdam", {"lr": 0.01}), ("RAdam", {"lr": 0.01, "betas": (0.8, 0.6)}),
+    ("RAdam", {"lr": 0.01, "weight_decay": 0.1, "betas": (0.8, 0.9)}),
+    ("RAdam", {"lr": 0.1, "weight_decay": 0.1, "decoupled_weight_decay": True, "eps": 1e-2}),
+    ("Adamax", {"lr": 0.01}), ("Adamax", {"lr": 0.1, "eps": 0.1, "weight_decay": 0.1}),
+    ("Adamax", {"lr": 0.1, "betas": (0.5, 0.7), "maximize": True}),
     ("Adafactor", {}), ("Adafactor", {"lr": 0.5, "weight_decay": 0.1, "d": 1.1}),
     ("Adafactor", {"beta2_decay": -0.5, "eps": (1e-6, 0.1)}),
 ]  # fmt: skip
@@ -34,8 +44,8 @@ def run(optimizer: Any, params: list[torch.nn.Parameter], steps: int, seed: int)
         optimizer.step()
 
 
-def close(a: list[torch.nn.Parameter], b: list[torch.nn.Parameter]) -> None:
-    tolerance = 1e-10 if a[0].dtype == torch.float64 else 1e-5
+def close(a: list[torch.nn.Parameter], b: list[torch.nn.Parameter], loose: bool = False) -> None:
+    tolerance = (2e-7 if loose else 1e-10) if a[0].dtype == torch.float64 else 1e-5
     torch.testing.assert_close([p.data for p in a], [p.data for p in b],
                                rtol=tolerance, atol=tolerance)  # fmt: skip
 
@@ -51,7 +61,7 @@ def test_same_weights_as_torch(
     ours, theirs = make(dtype=dtype), make(dtype=dtype)
     run(getattr(optim, name)(ours, backend=backend, **options), ours, 6, 3)
     run(getattr(torch.optim, name)(theirs, **options), theirs, 6, 3)
-    close(ours, theirs)
+    close(ours, theirs, loose=name == "NAdam")  # torch multiplies its momenta in float32
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=NAMES)
@@ -68,9 +78,7 @@ def test_checkpoints_continue_in_both_directions(make: Any, name: str, options: 
             saved = before.state_dict()
         else:
             saved = copy.deepcopy(before.state_dict())
-        if second is optim and options.get("momentum"):
-            after = getattr(second, name)(params, **options)
-        if second is optim and options.get("amsgrad"):
+        if second is optim and {"momentum", "amsgrad"} & set(options):
             after = getattr(second, name)(params, **options)
         after.load_state_dict(saved)
         run(after, params, 3, 2)

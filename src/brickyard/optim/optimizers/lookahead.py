@@ -76,22 +76,22 @@ class Lookahead(torch.optim.Optimizer):
 
     # torch's constructor assigns these and adds groups one by one; here they are the inner one's.
     @property
-    def param_groups(self) -> list[dict[str, Any]]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def param_groups(self) -> list[dict[str, Any]]:
         """Return the inner optimizer's groups."""
         return self.inner.param_groups
 
     @param_groups.setter
-    def param_groups(self, value: list[dict[str, Any]]) -> None:
+    def param_groups(self, value: list[dict[str, Any]]) -> None:  # pyright: ignore
         if self._linked:
             self.inner.param_groups = value
 
     @property
-    def state(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def state(self) -> Any:
         """Return the inner optimizer's state."""
         return self.inner.state
 
     @state.setter
-    def state(self, value: Any) -> None:
+    def state(self, value: Any) -> None:  # pyright: ignore
         if self._linked:
             self.inner.state = value
 
