@@ -168,7 +168,7 @@ def _wait_for_checkpoint(process, path):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_killed_and_resumed_is_bit_identical(tmp_path, number):
-    long = {**RECIPE, "budget": "40ep", "checkpoint_every": 20}
+    long = {**RECIPE, "budget": "40ep", "checkpoint_every": 20, "threads": 1}
     path = tmp_path / "run"
     process = _start("train", path, json.dumps(long))
     _wait_for_checkpoint(process, path)

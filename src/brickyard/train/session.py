@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +13,7 @@ from time import perf_counter as now
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from brickyard.errors import RunError
@@ -98,7 +100,11 @@ def resume(path: str | Path, progress: ProgressLines | None = None) -> Result:
         raise RunError(
             f"{run.path} has ended ({reason}): nothing to resume; its page is {run.report}"
         )
-    root = Path(run.environment().get("recipe_folder", "."))
+    environment = run.environment()
+    root = Path(environment.get("recipe_folder", "."))
+    threads = environment.get("threads", 0)
+    if 0 < threads <= (os.cpu_count() or 1):  # sums depend on how they are cut over threads
+        torch.set_num_threads(threads)
     setup = build_setup(resolve(run.recipe(), source=str(run.path / "recipe.yaml"), root=root))
     checkpoint, warning = Checkpoints(run.checkpoints).load_last()
     state = restore(setup, checkpoint)
