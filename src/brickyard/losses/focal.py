@@ -247,7 +247,7 @@ def _focal_part(x: Tensor, t: Tensor, slope: Tensor, gamma: float, alpha: float 
     yes, no = torch.sigmoid(x), torch.sigmoid(-x)
     false, true = yes * (1 - t), no * t
     missing = false + true
-    nll = torch.exp(-x.abs()).log1p_().add_(x.clamp_min(0)).sub_(x * t)
+    nll = torch.exp(-x.abs()).log1p_().add_(x.clamp_min(0).sub_(x * t))  # large terms first
     slope.copy_(yes).mul_(no)
     slope.mul_(1 - 2 * t).mul_(nll).mul_(gamma)
     power = missing.pow(gamma)
