@@ -260,14 +260,14 @@ def scheduled():
 
 
 def test_ones_own_parts_by_target(tmp_path, monkeypatch):
-    (tmp_path / "own_parts.py").write_text(MINE)
+    (tmp_path / "parts.py").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)
     recipe = Recipe(
-        data="digits", model={"target": "own_parts:Net", "width": 5}, loss={"target": "own_parts:loss"},
-        regularizers=[{"target": "own_parts:Penalty", "weight": 0.01}, {"target": "own_parts:Cage"}],
-        augmentation=[{"target": "own_parts:Double"}, {"target": "own_parts:Double"}],
-        schedule=[{"target": "own_parts:scheduled"}], optimizer={"target": "torch.optim:SGD", "lr": 0.2},
-        metrics=["accuracy"], budget=5,
+        data="digits", model={"target": "parts:Net", "width": 5}, loss={"target": "parts:loss"},
+        regularizers=[{"target": "parts:Penalty", "weight": 0.01}, {"target": "parts:Cage"}],
+        augmentation=[{"target": "parts:Double"}, {"target": "parts:Double"}],
+        schedule=[{"target": "parts:scheduled"}], metrics=["accuracy"], budget=5,
+        optimizer={"target": "torch.optim:SGD", "lr": 0.2},
     )  # fmt: skip
     result = train(recipe, out=tmp_path / "run")
     assert max(p.abs().max() for p in result.model.parameters()) <= 0.05

@@ -1,0 +1,48 @@
+"""Every example runs, and README says what is true of the repository."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_example_runs(path, tmp_path):
+    """Examples end with an error when they miss what they promise."""
+    threads = {"OMP_NUM_THREADS": "1"} if "PYTEST_XDIST_WORKER" in os.environ else {}
+    done = subprocess.run(
+        [sys.executable, "-W", "error::FutureWarning", str(path)], cwd=tmp_path,
+        env={**os.environ, **threads}, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+def test_readme_is_up_to_date():
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import readme
+    finally:
+        sys.path.pop(0)
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.rewrite(text) == text, "run: make catalog"
+
+
+def test_readme_code_runs():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_recipes_are_right():
+    from brickyard.train import load
+
+    for path in sorted((ROOT / "recipes").glob("*.yaml")):
+        assert load(path).recipe.name == path.stem
