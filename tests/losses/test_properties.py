@@ -65,14 +65,12 @@ def test_robust_losses_lie_between_their_ends(e):
 @given(st.lists(FLOATS, min_size=3, max_size=30), st.floats(0.05, 0.95))
 def test_the_quantile_minimizes_its_loss(data, q):
     target = torch.tensor(data, dtype=torch.float64)
-    best = torch.quantile(target, q, interpolation="nearest")
-    at = [L.quantile_loss(v.expand_as(target), target, q=q) for v in target]
-    here = L.quantile_loss(best.expand_as(target), target, q=q)
-    assert here <= min(at) + 1e-9 or q * len(data) % 1  # between two samples both ends are near
-    low = min(at)
-    share = (target < target[int(torch.stack(at).argmin())]).double().mean()
-    assert share <= q + 1e-9
-    assert low >= 0
+    costs = torch.stack([L.quantile_loss(v.expand_as(target), target, q=q) for v in target])
+    best = torch.quantile(target, q, interpolation="linear")
+    ends = target[target <= best].max(), target[target >= best].min()
+    at = min(L.quantile_loss(v.expand_as(target), target, q=q).item() for v in ends)
+    spread = (target.max() - target.min()).item() / len(data)  # one sample's share
+    assert at <= costs.min().item() + spread
 
 
 @quick
