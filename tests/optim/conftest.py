@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import torch
+
+sys.path.append(str(Path(__file__).parents[1] / "reference"))  # transcriptions of the papers
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ from brickyard.optim.maths import sqrt, when
 from brickyard.optim.rule import rule
 
 __all__ = [
-    "decay", "ema_weights", "l2", "lookahead", "scale_by_adam", "scale_by_lion",
+    "decay", "ema_weights", "l2", "lookahead", "scale_by_adam", "scale_by_ema", "scale_by_lion",
     "scale_by_momentum", "scale_by_rms", "velocity",
 ]  # fmt: skip
 
@@ -57,6 +57,17 @@ def scale_by_momentum(u: Any, p: Any, s: Any, h: Any) -> Any:
     """
     v = when(h.t == 1, u, h.momentum * s.momentum_buffer + (1 - h.dampening) * u)
     return (u + h.momentum * v if h.nesterov else v), {"momentum_buffer": v}
+
+
+@rule(slots={"exp_avg": "zeros"}, hyper={"momentum": 0.9}, check=positive)
+def scale_by_ema(u: Any, p: Any, s: Any, h: Any) -> Any:
+    """Take a running mean, which starts at zero and is not corrected for it.
+
+    Math:
+        m = momentum*m + (1-momentum)*u;  u = m
+    """
+    m = torch.lerp(s.exp_avg, u, 1 - h.momentum)
+    return m, {"exp_avg": m}
 
 
 @rule(slots={"momentum_buffer": "zeros"}, hyper={"momentum": 0.9}, options={"nesterov": False},

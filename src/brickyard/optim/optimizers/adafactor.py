@@ -13,7 +13,7 @@ from brickyard.optim.barriers import (
 )
 from brickyard.optim.chain import Chain, chain
 from brickyard.optim.optimizer import Optimizer
-from brickyard.optim.rules import scale_by_momentum
+from brickyard.optim.rules import scale_by_ema
 
 
 @brick(
@@ -32,11 +32,12 @@ from brickyard.optim.rules import scale_by_momentum
 class Adafactor(Optimizer):
     """Divide by the root of a rank-one second moment, step relative to the tensor's size.
 
-    Conventions: torch's, which follow the paper without its first moment; ``momentum`` adds one.
+    Conventions: torch's, which follow the paper without a first moment; ``momentum`` adds one, a
+    running mean of the clipped updates as in the authors' code.
 
     Math:
         r, q = running means of g^2 + rows, columns with weight t^beta2_decay;  v = r*q/mean(r)
-        u = g/sqrt(v);  u = u / max(1, rms(u)/d)
+        u = g/sqrt(v);  u = u / max(1, rms(u)/d);  u = m = momentum*m + (1-momentum)*u
         p = p - lr*weight_decay*p - max(eps2, rms(p)) * min(lr, 1/sqrt(t)) * u
 
     Args:
@@ -47,7 +48,7 @@ class Adafactor(Optimizer):
         d: bound of the update's root mean square.
         weight_decay: share of the weights, times lr, that is lost per step.
         relative_step: use ``min(lr, 1/sqrt(t))``; else lr.
-        momentum: memory of updates, which costs 4 bytes per parameter; 0 for none.
+        momentum: memory of the mean update, which costs 4 bytes per parameter; 0 for none.
         maximize: climb instead of descending.
         engine: ``backend``, ``master_weights``, ``state_dtype``, ``telemetry`` of ``Optimizer``.
 
@@ -88,6 +89,6 @@ class Adafactor(Optimizer):
             scale_by_factored_rms(where="matrices", **small),
             scale_by_unfactored_rms(where="vectors", **small),
             clip_by_rms(),
-            scale_by_momentum() if o.momentum else None,
+            scale_by_ema() if o.momentum else None,
             scale_by_param_rms(eps2=eps2, relative_step=o.relative_step),
         )
