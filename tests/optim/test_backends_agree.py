@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from brickyard.optim import Optimizer, chain
 from brickyard.optim import barriers as b
 from brickyard.optim import rules as r
+from brickyard.optim import rules_adaptive as a
+from brickyard.optim import rules_layerwise as w
 
 SHAPES = ((7, 5), (6,), (3, 4, 2), (), (129, 33))
 GRADIENT = [
@@ -31,6 +33,19 @@ SCALE = [
     lambda: r.scale_by_rms(eps_inside=True),
     lambda: b.scale_by_factored_rms(where="matrices"),
     lambda: b.scale_by_unfactored_rms(),
+    lambda: r.scale_by_ema(0.8),
+    lambda: a.scale_by_adagrad(0.1, 0.2),
+    lambda: a.scale_by_adagrad(eps=1e-3, eps_inside=True),
+    lambda: a.scale_by_adadelta(0.7, 1e-3),
+    lambda: a.scale_by_nadam(),
+    lambda: a.scale_by_radam(beta2=0.7),
+    lambda: a.scale_by_adamax(eps=1e-3),
+    lambda: a.scale_by_yogi(),
+    lambda: a.scale_by_yogi(form="code"),
+    lambda: a.scale_by_sophia(),
+    lambda: w.scale_by_lars(0.1),
+    lambda: w.scale_by_muon(where="matrices"),
+    lambda: w.scale_by_muon(nesterov=False, adjust="match_rms_adamw", where="matrices"),
 ]
 UPDATE = [
     lambda: r.decay(0.1),
@@ -38,12 +53,19 @@ UPDATE = [
     lambda: b.clip_by_rms(0.7),
     lambda: b.scale_by_trust_ratio(),
 ]
+RATE = [
+    lambda: r.velocity(),
+    lambda: w.velocity_ahead(0.8, 0.1),
+    lambda: a.bound_rates(),
+    lambda: a.bound_rates(form="code", amsbound=True),
+    lambda: b.scale_by_param_rms(weight_decay=0.1),
+]
 WEIGHTS = [lambda: r.ema_weights(0.9), lambda: r.lookahead(every=2)]
 
 
 @st.composite
 def chains(draw: Any) -> list[Any]:
-    parts = [(GRADIENT, 1), (SCALE, 2), (UPDATE, 1), (WEIGHTS, 1)]
+    parts = [(GRADIENT, 1), (SCALE, 2), (UPDATE, 1), (RATE, 1), (WEIGHTS, 1)]
     return [
         draw(st.sampled_from(menu))()
         for menu, most in parts
