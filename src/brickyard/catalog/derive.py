@@ -43,6 +43,8 @@ def _state_bytes(card: Card) -> float | None:
     def closure() -> float:
         return float((weight.detach() ** 2).sum())
 
+    if hasattr(optimizer, "record_hessian"):  # Sophia steps only on an estimate of the curvature
+        optimizer.record_hessian([torch.ones_like(weight)])
     optimizer.step(closure)
     kept = [v for state in optimizer.state.values() for v in state.values()]
     tensors = [v for v in kept if isinstance(v, torch.Tensor) and v.numel() > 1]
