@@ -36,8 +36,8 @@ def _state_bytes(card: Card) -> float | None:
         return None
     weight = torch.nn.Parameter(torch.ones(256, 256))
     optimizer: Any = card.load()([weight])
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        return None
+    if not isinstance(optimizer, torch.optim.Optimizer) or isinstance(optimizer, torch.optim.LBFGS):
+        return None  # no state, or one that grows with the steps taken
     weight.grad = torch.full_like(weight, 0.5)
 
     def closure() -> float:
@@ -45,6 +45,9 @@ def _state_bytes(card: Card) -> float | None:
 
     if hasattr(optimizer, "record_hessian"):  # Sophia steps only on an estimate of the curvature
         optimizer.record_hessian([torch.ones_like(weight)])
+    record: Any = getattr(optimizer, "record_hessian", None)
+    if record is not None:
+        record([torch.ones_like(weight)])
     optimizer.step(closure)
     kept = [v for state in optimizer.state.values() for v in state.values()]
     tensors = [v for v in kept if isinstance(v, torch.Tensor) and v.numel() > 1]
