@@ -43,10 +43,8 @@ def _state_bytes(card: Card) -> float | None:
     def closure() -> float:
         return float((weight.detach() ** 2).sum())
 
-    if hasattr(optimizer, "record_hessian"):  # Sophia steps only on an estimate of the curvature
-        optimizer.record_hessian([torch.ones_like(weight)])
     record: Any = getattr(optimizer, "record_hessian", None)
-    if record is not None:
+    if record is not None:  # Sophia steps only on an estimate of the curvature
         record([torch.ones_like(weight)])
     optimizer.step(closure)
     kept = [v for state in optimizer.state.values() for v in state.values()]
