@@ -13,7 +13,7 @@ from brickyard.catalog import brick
 
 
 @brick(
-    "optimizer", "cma_es", public="brickyard.optim", needs=("cma",), extra="evolution",
+    "optimizer", "cma_es", public="brickyard.optim", needs=("cma",), extra="sweep",
     summary="Samples candidates from a Gaussian that learns the shape of the loss; no gradients.",
     use_when="There is no gradient: simulators, thresholds, discrete metrics, hyperparameters.",
     avoid_when="There is a gradient, or more than some hundreds of parameters.",
