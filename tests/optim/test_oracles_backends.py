@@ -41,3 +41,21 @@ def test_backends_agree_in_half_precision(name: str) -> None:
     for backend in ("foreach", "native"):
         for x, y in zip(train(name, {}, backend, torch.bfloat16), expected, strict=True):
             torch.testing.assert_close(x, y, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("backend", ["foreach", "native"])
+def test_matrices_in_any_memory_order(backend: str) -> None:
+    ends = []
+    for kind in ("eager", backend):
+        generator = torch.Generator().manual_seed(0)
+        turned = torch.nn.Parameter(torch.randn(4, 6, generator=generator).t())
+        image = torch.randn(6, 3, 2, 2, generator=generator)
+        last = torch.nn.Parameter(image.to(memory_format=torch.channels_last))
+        optimizer = optim.Muon([turned, last], lr=0.1, backend=kind)
+        for _ in range(3):
+            for p in (turned, last):
+                p.grad = torch.randn(p.shape, generator=generator)
+            optimizer.step()
+        assert not turned.is_contiguous()
+        ends.append([turned.detach(), last.detach()])
+    torch.testing.assert_close(ends[1], ends[0])
