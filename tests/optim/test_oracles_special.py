@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -187,6 +188,25 @@ def test_cma_es_refuses_bad_values(call: Any, message: str) -> None:
     pytest.importorskip("cma")
     with pytest.raises(ValueError, match=message):
         call(torch.nn.Parameter(torch.zeros(2)))
+
+
+def test_cma_es_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cma", None)
+    with pytest.raises(ImportError, match=r"brickyard\[sweep\]"):
+        optim.CMAES(torch.zeros(2), sigma=1.0)
+    with pytest.raises(TypeError, match="real tensors"):
+        optim.CMAES([torch.zeros(2, dtype=torch.long)], sigma=1.0)
+    with pytest.raises(TypeError, match="module, a tensor"):
+        optim.CMAES(3.0, sigma=1.0)
+
+
+def test_cma_es_keeps_the_best_when_losses_are_nan() -> None:
+    pytest.importorskip("cma")
+    x = torch.nn.Parameter(torch.zeros(2))
+    values = iter([float("nan"), 2.0, 1.0, 3.0])
+    search = optim.CMAES(x, sigma=1.0, popsize=4, seed=0)
+    assert search.step(lambda: next(values)) == 1.0
+    torch.testing.assert_close(search.vector(), search.best[0], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("backend", ["eager", "foreach", "native"])

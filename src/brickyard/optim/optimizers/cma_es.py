@@ -75,8 +75,9 @@ class CMAES:
         try:
             import cma
         except ImportError:
-            raise ImportError("CMAES needs the package cma; run: pip install "
-                              "'brickyard[evolution]'") from None  # fmt: skip
+            raise ImportError(
+                "CMAES needs the package cma; run: pip install 'brickyard[sweep]'"
+            ) from None
         settings: dict[str, Any] = {"verbose": -9, "verb_log": 0, "seed": np.nan,
                                     "randn": _Normal(seed)}  # fmt: skip
         if popsize is not None:
@@ -166,9 +167,9 @@ class CMAES:
                 self.assign(candidate)
                 losses.append(float(closure()))
         self.tell(candidates, losses)
-        place = int(np.nanargmin([*losses, math.inf]))
-        self.assign(candidates[min(place, len(losses) - 1)])
-        return losses[min(place, len(losses) - 1)]
+        place = int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
+        self.assign(candidates[place])
+        return losses[place]
 
     def fit(self, closure: Callable[[], Any], evaluations: int = 10_000) -> float:
         """Search until nothing improves or the budget is used; leave the best in the parameters.
