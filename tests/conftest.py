@@ -11,6 +11,7 @@ hypothesis.settings.load_profile("house")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # several workers share the cores
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # of processes that tests start
 
 
 @pytest.fixture(autouse=True)

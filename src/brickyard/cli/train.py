@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,15 @@ _OVERRIDES = argument(
 )  # fmt: skip
 
 
-def _own_modules() -> None:
-    """Let `target: my_module:thing` find modules of the working directory, as python -m does."""
+def _prepare() -> None:
+    """Settle what must be settled before torch is imported.
+
+    GNU OpenMP's threads spin for milliseconds when they have nothing to do, which on a machine
+    that others use too takes the core from the thread that has; a short spin costs nothing.
+    And `target: my_module:thing` finds modules of the working directory, as with python -m.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -29,7 +37,7 @@ def _own_modules() -> None:
 )  # fmt: skip
 def train(recipe: str, overrides: list[str], out: str | None) -> int:
     """Train a recipe into a run folder and print the path of its report."""
-    _own_modules()
+    _prepare()
     from brickyard.train import load, train
 
     return _close(train(load(recipe, overrides), out=out))
@@ -38,7 +46,7 @@ def train(recipe: str, overrides: list[str], out: str | None) -> int:
 @command("resume", argument("run", metavar="RUN", help="the folder of a run that was stopped"))
 def resume(run: str) -> int:
     """Go on with a run that was stopped or killed, exactly where it was."""
-    _own_modules()
+    _prepare()
     from brickyard.train import resume
 
     return _close(resume(run))
@@ -76,7 +84,7 @@ def report(runs: list[str], out: str | None) -> int:
 @command("recipe check", _RECIPE, _OVERRIDES)
 def check(recipe: str, overrides: list[str]) -> int:
     """Say whether a recipe is right; every mistake with its place, and nothing is trained."""
-    _own_modules()
+    _prepare()
     from brickyard.train import load
     from brickyard.train.setup import build_setup
 
@@ -94,7 +102,7 @@ def check(recipe: str, overrides: list[str]) -> int:
 @command("recipe show", _RECIPE, _OVERRIDES)
 def show(recipe: str, overrides: list[str]) -> int:
     """Print a recipe with all defaults filled in and where each value comes from."""
-    _own_modules()
+    _prepare()
     from rich.console import Console
     from rich.table import Table
 
