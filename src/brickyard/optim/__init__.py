@@ -1,6 +1,7 @@
 """Optimizers: rules, chains and plans, behind ``torch.optim.Optimizer``."""
 
 from brickyard.optim.barriers import (
+    adaptive_clip,
     clip_by_global_norm,
     clip_by_layer_norm,
     clip_by_rms,
@@ -98,6 +99,7 @@ __all__ = [
     "SophiaH",
     "StateError",
     "Yogi",
+    "adaptive_clip",
     "bound_rates",
     "chain",
     "clip_by_global_norm",

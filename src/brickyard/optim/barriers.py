@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from brickyard.optim.maths import guard, maximum, minimum, sqrt, total, when
+from brickyard.optim.maths import guard, maximum, minimum, sqrt, total, unit_sum, when
 from brickyard.optim.rule import rule
 from brickyard.optim.rules import positive
 
 __all__ = [
+    "adaptive_clip",
     "clip_by_global_norm",
     "clip_by_layer_norm",
     "clip_by_rms",
@@ -27,8 +28,8 @@ _NONFINITE = ("the gradients' norm is not finite; find the first non-finite loss
               "or use on_nonfinite='skip' to leave such steps out")  # fmt: skip
 
 
-def _bound(max_norm: Any = 1.0, limit: Any = 1.0, on_nonfinite: str = "skip") -> None:
-    for name, value in (("max_norm", max_norm), ("limit", limit)):
+def _bound(on_nonfinite: str = "skip", unitwise: bool = True, **values: Any) -> None:
+    for name, value in values.items():
         if isinstance(value, int | float) and not value > 0:
             raise ValueError(f"{name} must be more than 0; got {value!r}")
     if on_nonfinite not in ("skip", "error"):
@@ -44,8 +45,7 @@ def clip_by_global_norm(u: Any, p: Any, s: Any, h: Any) -> Any:
     Math:
         n = sqrt(sum over all tensors of ||u||^2);  u = u * min(1, max_norm/n)
     """
-    n = sqrt(total((u * u).sum()))
-    guard(n < math.inf, _NONFINITE if h.on_nonfinite == "error" else "")
+    n = _finite(u, h)
     return u * when(n > h.max_norm, h.max_norm / n, 1.0)
 
 
@@ -53,22 +53,54 @@ def clip_by_global_norm(u: Any, p: Any, s: Any, h: Any) -> Any:
 def clip_by_layer_norm(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Scale each tensor's update so that its own norm is at most ``max_norm``.
 
+    A norm that is not finite skips the whole step, or raises.
+
     Math:
         u = u * min(1, max_norm/||u||)
     """
+    _finite(u, h)
     n = u.norm()
-    guard(total(n) < math.inf, _NONFINITE if h.on_nonfinite == "error" else "")
     return u * when(n > h.max_norm, h.max_norm / n, 1.0)
 
 
-@rule(hyper={"limit": 1.0}, role="gradient", check=_bound)
+@rule(hyper={"limit": 1.0}, options={"on_nonfinite": "skip"}, role="gradient", check=_bound)
 def clip_by_value(u: Any, p: Any, s: Any, h: Any) -> Any:
-    """Bound every element.
+    """Bound every element; one that is not finite skips the whole step, or raises.
 
     Math:
         u = max(-limit, min(limit, u))
     """
+    # Differences, not squares: those of large finite elements are infinite.
+    guard(total((u - u).sum()) == 0, _NONFINITE if h.on_nonfinite == "error" else "")
     return minimum(maximum(u, -h.limit), h.limit)
+
+
+@rule(hyper={"factor": 0.01, "eps": 1e-3}, options={"unitwise": True, "on_nonfinite": "skip"},
+      role="gradient", check=_bound)  # fmt: skip
+def adaptive_clip(u: Any, p: Any, s: Any, h: Any) -> Any:
+    """Bound each unit's update by a share of the norm of the unit's weights.
+
+    A unit is what leads to one output: a slice along the first dimension; a vector is one unit.
+    With ``unitwise=False`` the whole tensor is. A norm that is not finite skips the whole step, or
+    raises.
+
+    Math:
+        n = factor * max(||p_unit||, eps);  u = u * min(1, n/||u_unit||)
+    """
+    _finite(u, h)
+    if h.unitwise:
+        n, limit = unit_sum(u * u).sqrt(), unit_sum(p * p).sqrt()
+    else:
+        n, limit = u.norm(), p.norm()
+    limit = h.factor * maximum(limit, h.eps)
+    return u * when(n > limit, limit / n, 1.0)
+
+
+def _finite(u: Any, h: Any) -> Any:
+    """Return the joint norm; a step with one that is not finite is skipped, or raises."""
+    n = sqrt(total((u * u).sum()))
+    guard(n < math.inf, _NONFINITE if h.on_nonfinite == "error" else "")
+    return n
 
 
 @rule(role="update")
@@ -93,12 +125,12 @@ def scale_by_factored_rms(u: Any, p: Any, s: Any, h: Any) -> Any:
 
     Math:
         r = r + t^c*(mean_cols(u^2) - r);  q = q + t^c*(mean_rows(u^2) - q)
-        v = r*q / mean(r);  u = u / sqrt(v)
+        v = r/mean(r) * q;  u = u / sqrt(v)
     """
     weight, square = _beta2(h), u * u
     r = torch.lerp(s.row_var, square.mean(-1, keepdim=True), weight)
     q = torch.lerp(s.col_var, square.mean(-2, keepdim=True), weight)
-    v = r * q / maximum(r.mean(-2, keepdim=True), h.eps1)
+    v = r / maximum(r.mean(-2, keepdim=True), h.eps1) * q
     return u * maximum(v, h.eps1 * h.eps1).rsqrt(), {"row_var": r, "col_var": q}
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from brickyard.optim import backends
+from brickyard.optim.backends.native import obstacle
 from brickyard.optim.binding import Binding
 from brickyard.optim.chain import Chain, matches
 from brickyard.optim.plan import Flags, Plan
@@ -62,7 +63,6 @@ class Bucket:
         self.every = [(i, every) for i in active if (every := pieces[i].every) is not None]
         self.strides = [p.stride() for p in params]
         self.plain = all(map(_CONTIGUOUS, params))
-        self.dense = all(map(_dense, params))
         self.grad_dtypes = [p.grad.dtype for p in params if p.grad is not None]
         self.slots = plan.slot_list
         self.held = [_like(slot, params, rows) for slot in self.slots]
@@ -215,7 +215,8 @@ class Engine:
                     active = tuple(i for i, piece in enumerate(setup.chain.pieces)
                                    if matches(piece.where, name, p))  # fmt: skip
                     host = self._complete(setup, active, p)
-                    kind = (p.dtype, p.device, p.grad.dtype, _dense(p))
+                    why = obstacle(self._plan(setup, active, p), p)
+                    kind = (p.dtype, p.device, p.grad.dtype, why)
                     made.setdefault((place, active, host, kind), []).append(p)
         for (place, active, *_), params in made.items():
             setup, rows = self.setups[place], [owner.state[p] for p in params]
@@ -229,8 +230,8 @@ class Engine:
         return plan_for(setup.chain, active, self.owner.flags(p, False), setup.binding.keys)
 
     def _complete(self, setup: Setup, active: tuple[int, ...], p: torch.Tensor) -> tuple[
-            float, ...]:  # fmt: skip
-        """Make the state that a parameter misses; return its step count and host slots."""
+            Any, ...]:  # fmt: skip
+        """Make the state that a parameter misses; return its counts and its storage types."""
         plan, row = self._plan(setup, active, p), self.owner.state[p]
         for slot in plan.slot_list:
             if slot.name not in row:
@@ -238,7 +239,8 @@ class Engine:
         for slot in plan.host_slots:
             row.setdefault(slot.name, torch.tensor(1.0, dtype=torch.float64))
         row.setdefault("step", torch.tensor(0.0))
-        return float(row["step"]), *(float(row[slot.name]) for slot in plan.host_slots)
+        return (float(row["step"]), *(float(row[slot.name]) for slot in plan.host_slots),
+                *(row[slot.name].dtype for slot in plan.slot_list))  # fmt: skip
 
     def _live(self) -> Iterator[Any]:
         """Yield every object that buckets were made from: groups' parameters and state."""
@@ -345,13 +347,3 @@ def _failed(error: str) -> bool:
     if error:
         raise NonFiniteError(error)
     return False
-
-
-def _dense(p: torch.Tensor) -> bool:
-    """Say whether a tensor fills its memory without gaps or overlaps, in whatever order."""
-    expected = 1
-    for stride, size in sorted((s, n) for s, n in zip(p.stride(), p.shape, strict=True) if n != 1):
-        if stride != expected:
-            return False
-        expected *= size
-    return True

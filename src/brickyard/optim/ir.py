@@ -1,9 +1,9 @@
 """The small graph that every backend runs: nodes with an operation, a space and a level.
 
 A *space* says how many values a node has: one on the host (HOST), one per tensor (TENSOR), one per
-trailing matrix, row or column of a tensor (MATRIX, ROW, COL), one per element (ELEM). A *level*
-``(stage, phase)`` says when it can be computed: a reduction is known one phase later, a sum over
-all tensors or a matrix operation one stage later.
+trailing matrix of a tensor or per row or column of these (MATRIX, ROW, COL), one per entry of its
+first dimension (UNIT), one per element (ELEM). A *stage* says when a node can be computed: a sum
+over all tensors or an operation on whole matrices is known one stage later.
 """
 
 from __future__ import annotations
@@ -22,22 +22,27 @@ class Space(IntEnum):
     MATRIX = 2
     ROW = 3
     COL = 4
-    ELEM = 5
+    UNIT = 5
+    ELEM = 6
 
 
+#: Spaces of a few values per tensor.
+SMALL = frozenset({Space.MATRIX, Space.ROW, Space.COL, Space.UNIT})
 #: What a reduction gives, by the space it reduces and its kind.
 REDUCED = {
     ("sum", Space.ELEM): Space.TENSOR,
     ("sum", Space.ROW): Space.TENSOR,
     ("sum", Space.COL): Space.TENSOR,
     ("sum", Space.MATRIX): Space.TENSOR,
+    ("sum", Space.UNIT): Space.TENSOR,
     ("sum", Space.TENSOR): Space.TENSOR,
     ("sum_cols", Space.ELEM): Space.ROW,  # over the last dimension: one value per row
     ("sum_rows", Space.ELEM): Space.COL,  # over the last but one: one value per column
     ("sum_rows", Space.ROW): Space.MATRIX,
     ("sum_cols", Space.COL): Space.MATRIX,
+    ("sum_unit", Space.ELEM): Space.UNIT,  # over all dimensions but the first
 }
-REDUCTIONS = frozenset({"sum", "sum_cols", "sum_rows"})
+REDUCTIONS = frozenset({"sum", "sum_cols", "sum_rows", "sum_unit"})
 #: Nodes that read something instead of computing it.
 LEAVES = frozenset({"const", "host", "load", "size"})
 #: Operations that need every tensor, or a whole matrix, before anything that follows can start.
@@ -47,7 +52,8 @@ STAGE_ENDS = frozenset({"total", "matrix"})
 def join(spaces: Iterable[Space]) -> Space:
     """Return the space of an elementwise operation on values of these spaces."""
     found = set(spaces)
-    if {Space.ROW, Space.COL} <= found:
+    small = found & SMALL
+    if len(small - {Space.MATRIX}) > 1 or small == {Space.UNIT, Space.MATRIX}:
         return Space.ELEM
     return max(found, default=Space.HOST)
 
@@ -61,7 +67,7 @@ class Node:
         args: the nodes it reads.
         attr: a constant's value, a leaf's name, or a matrix operation's function.
         space: how many values it has.
-        level: ``(stage, phase)`` from which on it can be computed.
+        stage: from which on it can be computed.
         number: its place in the graph: arguments come before their users.
         line: where the rule says so, for messages.
     """
@@ -70,14 +76,14 @@ class Node:
     args: tuple[Node, ...]
     attr: Any
     space: Space
-    level: tuple[int, int]
+    stage: int
     number: int
     line: str = ""
 
     def __repr__(self) -> str:
         inside = ", ".join(f"v{a.number}" for a in self.args)
         extra = "" if self.attr is None else f" {self.attr!r}"
-        return f"v{self.number} = {self.op}({inside}){extra}  # {self.space.name} {self.level}"
+        return f"v{self.number} = {self.op}({inside}){extra}  # {self.space.name} {self.stage}"
 
 
 @dataclass
@@ -108,15 +114,14 @@ class Graph:
         found = self._seen.get(key)
         if found is not None:
             return found
-        level = max((a.level for a in args), default=(0, 0))
+        stage = max((a.stage for a in args), default=0)
         if op in REDUCTIONS:
-            space, level = REDUCED[op, args[0].space], (level[0], level[1] + 1)
+            space = REDUCED[op, args[0].space]
         elif op in STAGE_ENDS:
-            space = Space.HOST if op == "total" else Space.ELEM
-            level = (level[0] + 1, 0)
+            space, stage = (Space.HOST if op == "total" else Space.ELEM), stage + 1
         elif space is None:
             space = join(a.space for a in args)
-        made = Node(op, args, attr, space, level, len(self.nodes), line)
+        made = Node(op, args, attr, space, stage, len(self.nodes), line)
         self.nodes.append(made)
         self._seen[key] = made
         return made
@@ -128,7 +133,7 @@ class Graph:
     @property
     def stages(self) -> int:
         """Return how many stages there are."""
-        return 1 + max((n.level[0] for n in self.roots()), default=0)
+        return 1 + max((n.stage for n in self.roots()), default=0)
 
     def roots(self) -> Iterator[Node]:
         """Yield every node whose value leaves the graph."""

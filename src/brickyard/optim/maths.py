@@ -14,7 +14,7 @@ from torch.fx import Proxy
 
 from brickyard.optim import ops
 
-__all__ = ["guard", "maximum", "minimum", "per_matrix", "sqrt", "total", "when"]
+__all__ = ["guard", "maximum", "minimum", "per_matrix", "sqrt", "total", "unit_sum", "when"]
 
 
 def _traced(*values: Any) -> Proxy | None:
@@ -67,6 +67,24 @@ def _pair(own: Callable[..., Any], torchs: Callable[..., Any], host: Callable[..
     if tensor is None:
         return host(a, b)
     return torchs(*(torch.as_tensor(v, dtype=tensor.dtype, device=tensor.device) for v in (a, b)))
+
+
+def unit_sum(x: Any) -> Any:
+    """Return the sum over all dimensions but the first: one value per output unit of a layer.
+
+    A vector or a single number is one unit.
+
+    Args:
+        x: the tensor.
+
+    Example:
+        >>> unit_sum(torch.ones(2, 3, 5)).flatten().tolist()
+        [15.0, 15.0]
+    """
+    found = _traced(x)
+    if found is not None:
+        return _record(found, unit_sum, x)
+    return x.sum(tuple(range(1, x.ndim)) if x.ndim > 1 else tuple(range(x.ndim)), keepdim=True)
 
 
 class IncompleteError(Exception):

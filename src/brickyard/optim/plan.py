@@ -3,17 +3,20 @@
 A *phase* is one pass over the elements. Values of an earlier phase that a later one needs are
 computed again from what is in memory: cheaper than a scratch tensor, since a pass costs what it
 reads and writes. A slot is stored as early as that saves work and nobody needs its old value.
+
+Sums into *local* spaces are ready within the pass that makes them: whoever runs the pass keeps
+the elements of a row, or of a whole small matrix, in the cache and goes over them again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from brickyard.optim.chain import Chain, walk
-from brickyard.optim.ir import REDUCTIONS, Graph, Node, Space
+from brickyard.optim.ir import REDUCTIONS, SMALL, Graph, Node, Space
 from brickyard.optim.ops import HOST_NAMES, OPS
 from brickyard.optim.rule import Piece, Slot
 from brickyard.optim.trace import Lowering
@@ -34,23 +37,29 @@ class Flags:
     telemetry: bool = False
 
 
+Level = tuple[int, int]
+_NONE: frozenset[Space] = frozenset()
+
+
 @dataclass
 class Phase:
     """Hold one pass: what it stores and which sums it makes.
 
     Args:
-        level: ``(stage, phase)``.
+        level: ``(stage, number of sums that must be complete before)``.
         nodes: what is computed in it, in order; leaves and host numbers included.
         loads: slots whose *new* values are read instead of computed.
         stores: slot or ``"param"`` or ``"scratch.N"`` to the node that is written.
-        sums: reductions that are made.
+        sums: reductions that are made for later passes.
+        after: slots with one value per column that are written when the sums are complete.
     """
 
-    level: tuple[int, int]
+    level: Level
     nodes: list[Node]
     loads: dict[Node, str]
     stores: dict[str, Node]
     sums: list[Node]
+    after: dict[str, Node] = field(default_factory=dict)
 
 
 class Plan:
@@ -129,7 +138,7 @@ class Plan:
                 users = [u for u in self.alive if node in u.args and u.space is not Space.HOST]
                 roots = node in self.graph.stores.values()
                 if users or roots:
-                    for stage in range(node.level[0], self.graph.stages):
+                    for stage in range(node.stage, self.graph.stages):
                         found[stage].append(node)
         return found
 
@@ -144,7 +153,7 @@ class Plan:
         ``hyper`` maps keys to numbers. Everything is evaluated in float64.
         """
         last = stage == self.graph.stages - 1
-        guards = [n for n in self.graph.guards if n.level[0] == stage]
+        guards = [n for n in self.graph.guards if n.stage == stage]
         stores = list(self.graph.host_stores.values()) if last else []
         roots = self.device_scalars[stage] + guards + stores
         lines, done = [], set[int]()
@@ -168,45 +177,103 @@ class Plan:
         exec(f"def program(H, T):\n    {body}", space)
         return space["program"]
 
-    def phases(self, early: Callable[[str], bool] = lambda name: True) -> list[Phase]:
+    @cached_property
+    def shaped(self) -> bool:
+        """Say whether a tensor's rows, columns or units matter, not only its elements."""
+        return any(n.space in SMALL for n in self.alive)
+
+    def phases(self, early: Callable[[str], bool] = lambda name: True,
+               local: frozenset[Space] = _NONE) -> list[Phase]:  # fmt: skip
         """Cut the graph into passes.
 
         Args:
             early: whether a slot may be stored before the last pass (its storage must be exact).
+            local: spaces whose sums are ready within the pass that makes them.
         """
-        last = max(n.level for n in self.graph.stores.values())
-        chosen = {  # nothing is stored before the last stage: a guard may still skip the step
-            name: node.level if early(name) and name != "param" and node.level[0] == last[0]
-            else last for name, node in self.graph.stores.items()
-        }  # fmt: skip
+        levels = self.levels(local)
+        stores = self.graph.stores
+        # Nothing is stored before the last stage: a guard may still skip the step.
+        last = max([(self.graph.stages - 1, 0), *(levels[n] for n in stores.values())])
+        wanted = {name: levels[n] if early(name) and name != "param" and n.stage == last[0] else END
+                  for name, n in stores.items()}  # fmt: skip
         while True:
-            phases, broken = self._cut(chosen, last)
+            phases, broken = self._cut(wanted, last, levels, local)
             if not broken:
                 return phases
-            chosen.update(dict.fromkeys(broken, last))
+            wanted.update(dict.fromkeys(broken, END))
 
-    def _cut(self, wanted: Mapping[str, tuple[int, int]], last: tuple[int, int]) -> tuple[
-            list[Phase], set[str]]:  # fmt: skip
-        sums = [n for n in self.alive if n.op in REDUCTIONS and n.args[0].space > Space.TENSOR]
+    def levels(self, local: frozenset[Space] = _NONE) -> dict[Node, Level]:
+        """Return for each node its stage and how many sums of a pass must be complete before.
+
+        Args:
+            local: spaces whose sums are ready within the pass that makes them.
+        """
+        found: dict[Node, Level] = {}
+        for node in self.alive:
+            stage, ready = max((found[a] for a in node.args), default=(0, 0))
+            if node.stage > stage:
+                stage, ready = node.stage, 0
+            elif is_sum(node) and node.space not in local:
+                ready += 1
+            found[node] = stage, ready
+        return found
+
+    def _cut(self, wanted: Mapping[str, Level], last: Level, levels: Mapping[Node, Level],
+             local: frozenset[Space]) -> tuple[list[Phase], set[str]]:  # fmt: skip
+        sums = [n for n in self.alive if is_sum(n) and n.space not in local]
         shares = [n for n in self.alive if n.op == "matrix"]
-        levels = sorted({last, *(n.args[0].level for n in sums + shares)})
-        when = {k: min(v for v in levels if v >= level) for k, level in wanted.items()}
+        passes = sorted({last, *(levels[n.args[0]] for n in sums + shares)})
+        when = {k: min([v for v in passes if v >= level], default=last)
+                for k, level in wanted.items()}  # fmt: skip
+        after = self._after(passes, {k: END if v == END else when[k] for k, v in wanted.items()},
+                            local)  # fmt: skip
         phases: list[Phase] = []
         broken: set[str] = set()
         stored: dict[Node, str] = {}
-        for level in levels:
-            here = {k: n for k, n in self.graph.stores.items() if when[k] == level}
-            scratch = {f"scratch.{n.number}": n.args[0] for n in shares if n.args[0].level == level}
-            makes = [n for n in sums if n.args[0].level == level]
-            roots = [*here.values(), *scratch.values(), *(n.args[0] for n in makes)]
+        for level in passes:
+            stores = {
+                k: n
+                for k, n in self.graph.stores.items()
+                if when[k] == level and not any(k in names for names in after.values())
+            }
+            stores |= {f"scratch.{n.number}": n.args[0] for n in shares
+                       if levels[n.args[0]] == level}  # fmt: skip
+            makes = [n for n in sums if levels[n.args[0]] == level]
+            roots = [*stores.values(), *(n.args[0] for n in makes)]
             nodes = cone(roots, stop={*stored, *sums, *shares})
             old = {n.attr for n in nodes if n.op == "load"}
-            broken |= {name for name in stored.values() if name in old and when[name] != last}
+            broken |= {name for name in stored.values() if name in old and wanted[name] != END}
+            late = {k: self.graph.stores[k] for k in after.get(level, ())}
             phases.append(Phase(level, nodes, {n: k for n, k in stored.items() if n in nodes},
-                                {**here, **scratch}, makes))  # fmt: skip
+                                stores, makes, late))  # fmt: skip
             if level != last:
-                stored.update({n: k for k, n in here.items() if n.op != "load"})
+                new = {k: n for k, n in {**stores, **late}.items() if k in self.graph.stores}
+                stored.update({n: k for k, n in new.items() if n.op != "load"})
         return phases, broken
+
+    def _after(self, passes: Sequence[Level], when: Mapping[str, Level],
+               local: frozenset[Space]) -> dict[Level, list[str]]:  # fmt: skip
+        """Return which slots are written between passes: those of columns that threads share.
+
+        Threads share the rows of a large matrix, so that nobody owns a column within a pass.
+        """
+        found: dict[Level, list[str]] = {}
+        if not local or Space.COL in local:
+            return found
+        for name, node in self.graph.stores.items():
+            if node.space is Space.COL:
+                before = [v for v in passes if v < when[name]]
+                ready = before and before[-1][0] == when[name][0]
+                found.setdefault(before[-1] if ready else passes[-1], []).append(name)
+        return found
+
+
+END: Level = (1 << 30, 0)  # behind every pass
+
+
+def is_sum(node: Node) -> bool:
+    """Say whether a node adds up several values of a tensor."""
+    return node.op in REDUCTIONS and node.args[0].space > Space.TENSOR
 
 
 def cone(roots: Iterable[Node], stop: Iterable[Node] = ()) -> list[Node]:

@@ -17,7 +17,7 @@ from torch.fx.proxy import GraphAppendingTracer
 
 from brickyard.errors import near
 from brickyard.optim import maths
-from brickyard.optim.ir import Graph, Node, Space
+from brickyard.optim.ir import REDUCED, Graph, Node, Space
 from brickyard.optim.ops import HOST_NAMES, OPS
 
 
@@ -133,7 +133,7 @@ class Lowering:
         if all(a.op == "const" for a in args):
             text = OPS[name].py.format(*(f"({a.attr!r})" for a in args))
             return self.graph.const(eval(text, HOST_NAMES))
-        if name == "div" and args[0].space > args[1].space is Space.HOST:
+        if name == "div" and args[0].space > args[1].space:  # one division for many products
             name, args = "mul", [args[0], self.op("reciprocal", args[1])]
         return self.graph.node(name, *args, line=self.line)
 
@@ -147,10 +147,10 @@ class Lowering:
         kind = {-1: "sum_cols", (-1,): "sum_cols", -2: "sum_rows", (-2,): "sum_rows"}.get(
             tuple(dim) if isinstance(dim, list) else dim
         )
-        if kind is None or not keepdim:
+        if kind is None or not keepdim or (kind, x.space) not in REDUCED:
             raise RuleError(
                 f"{name} in a rule is over all elements, or over dim=-1 or dim=-2 with "
-                f"keepdim=True; got dim={dim}, keepdim={keepdim}\n  {self.line}"
+                f"keepdim=True, once each; got dim={dim}, keepdim={keepdim}\n  {self.line}"
             )
         return self.graph.node(kind, x, line=self.line)
 
@@ -216,6 +216,13 @@ def _norm(b: Lowering, x: Any, p: Any = 2, dim: Any = None, keepdim: bool = Fals
     return b.op("sqrt", b.reduce("norm", b.op("mul", x, x), dim, keepdim))
 
 
+def _unit_sum(b: Lowering, x: Any) -> Node:
+    node = b.to_node(x)
+    if node.space is not Space.ELEM:
+        raise RuleError(f"unit_sum() needs a whole tensor\n  {b.line}")
+    return b.graph.node("sum_unit", node, line=b.line)
+
+
 def _total(b: Lowering, x: Any) -> Node:
     node = b.to_node(x)
     if node.space > Space.TENSOR:
@@ -265,4 +272,5 @@ LOWER: dict[str, Callable[..., Any]] = {
     "linalg_vector_norm": lambda b, x, ord=2, dim=None, keepdim=False: _norm(b, x, ord, dim,
                                                                              keepdim),
     "when": _where, "where": _where, "total": _total, "guard": _guard, "per_matrix": _per_matrix,
+    "unit_sum": _unit_sum,
     }  # fmt: skip

@@ -58,7 +58,7 @@ def choose(backend: str, plan: Plan, bucket: Any) -> Run:
         return CompiledRun(plan, bucket)
     why = "asked for"
     if backend in ("auto", "native"):
-        why = obstacle(plan, bucket)
+        why = obstacle(plan, bucket.params[0])
         if not why:
             try:
                 return NativeRun(plan, bucket)
@@ -88,6 +88,11 @@ def slot_like(slot: Slot, p: torch.Tensor, dtype: torch.dtype, empty: bool = Fal
     """
     p = p.detach()
     if slot.init in ("rows", "cols"):
+        if p.ndim < 2:
+            raise ValueError(
+                f"{slot.name} has one value per row or column of a matrix, which a parameter of "
+                f"shape {tuple(p.shape)} is not: use where='matrices'"
+            )
         shape = (*p.shape[:-1], 1) if slot.init == "rows" else (*p.shape[:-2], 1, p.shape[-1])
         return torch.zeros(shape, dtype=dtype, device=p.device)
     if empty:

@@ -7,12 +7,16 @@ results do not depend on the number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from brickyard.optim.ir import Node, Space
 from brickyard.optim.ops import OPS
-from brickyard.optim.plan import Phase, Plan, cone
+from brickyard.optim.plan import Phase, Plan, cone, is_sum
 
 #: C type of what is in memory, by torch's short name.
 STORAGE = {"float32": "float", "float64": "double", "bfloat16": "bf16", "float16": "_Float16"}
+#: Elements that are added in ``real`` before the sum goes on in double.
+BLOCK = 2048
 
 HEADER = """\
 #include <math.h>
@@ -22,7 +26,8 @@ typedef {real} real;
 typedef uint16_t bf16;
 typedef struct {{
   void **ptr; const int64_t *numel, *chunk, *unit; const double *scal;
-  double *part, *sums, *totals; int64_t tensors, chunks, units, shared, threads;
+  double *part, *sums, *totals; int64_t tensors, chunks, units, shared;
+  const int64_t *dims, *place; real *piece; double *kept; int64_t threads;
 }} job;
 #define BIG {big}
 static inline real larger(real a, real b) {{ return (a > b || a != a) ? a : b; }}
@@ -53,9 +58,16 @@ class Printer:
         self.plan, self.types = plan, types
         self.double = types["param"] == "float64"
         self.arrays = list(types)
-        compute = "float64" if self.double else "float32"
-        self.phases = plan.phases(lambda name: types[name] == compute)
-        self.sums = [n for phase in self.phases for n in phase.sums]
+        self.sums = [n for n in plan.alive if is_sum(n) and n.space is Space.TENSOR]
+
+    def early(self, name: str) -> bool:
+        """Say whether what is read back from memory is what was stored."""
+        return self.types[name] == ("float64" if self.double else "float32")
+
+    @property
+    def passes(self) -> dict[str, list[Phase]]:
+        """Return the passes by the form of the tensors that they are for."""
+        return {"flat": self.plan.phases(self.early)}
 
     @property
     def text(self) -> str:
@@ -63,31 +75,45 @@ class Printer:
         real, big = ("double", "1.7976931348623157e308") if self.double else (
             "float", "3.4028234663852886e38f")  # fmt: skip
         parts = [HEADER.format(real=real, big=big)]
-        for i, phase in enumerate(self.phases):
-            parts.append(self._phase(i, phase))
-        for stage in range(self.plan.graph.stages):
-            parts.append(self._stage(stage))
+        for form, phases in self.passes.items():
+            parts += [self.function(form, i, phase) for i, phase in enumerate(phases)]
+        parts += [self._stage(stage) for stage in range(self.plan.graph.stages)]
         return "\n".join(parts)
 
-    def _phase(self, number: int, phase: Phase) -> str:
-        used = self._used(phase)
-        lines = [f"static void phase_{number}(const job *J, int64_t c) {{",
-                 "  const int64_t t = J->chunk[3*c], at = J->chunk[3*c+1], n = J->chunk[3*c+2];",
-                 "  const int64_t N = J->tensors; (void)N; (void)at;"]  # fmt: skip
-        for name in used:
-            kind = self.arrays.index(name)
-            word = ("" if name in phase.stores else "const ") + STORAGE[self.types[name]]
-            lines.append(f"  {word} *restrict {_c(name)} = ({word} *)J->ptr[{kind}*N + t] + at;")
-        lines += self._outer(phase.nodes, phase.level[0])
-        return "\n".join([*lines, *self._loop(number, phase), "}"])
+    def function(self, form: str, number: int, phase: Phase) -> str:
+        """Print the function that runs a phase over one chunk."""
+        lines = [f"static void {form}_{number}(const job *J, int64_t c) {{", *self.chunk(phase)]
+        for name in self.used(phase):
+            word = self.word(name, phase)
+            lines.append(f"  {word} *restrict {c_name(name)} = ({word} *)"
+                         f"J->ptr[{self.arrays.index(name)}*N + t] + at;")  # fmt: skip
+        body = [f"      {line}" for line in self._body(phase)]
+        loop = ["    for (int64_t b = 0; b < n; b += BLOCK) {".replace("BLOCK", str(BLOCK)),
+                f"    const int64_t e = b + {BLOCK} < n ? b + {BLOCK} : n;",
+                *self.summed(phase.sums, "    for (int64_t i = b; i < e; ++i) {", body),
+                "    }"]  # fmt: skip
+        if not phase.sums:
+            loop = ["#pragma omp simd", "    for (int64_t i = 0; i < n; ++i) {", *body, "    }"]
+        return "\n".join([*lines, *self.begin_sums(phase), *loop, *self.end_sums(phase), "}"])
 
-    def _used(self, phase: Phase) -> list[str]:
+    def chunk(self, phase: Phase) -> list[str]:
+        """Print what a chunk is, and the values that are one per tensor."""
+        return ["  const int64_t t = J->chunk[3*c], at = J->chunk[3*c+1], n = J->chunk[3*c+2];",
+                "  const int64_t N = J->tensors; (void)N; (void)at; (void)n;",
+                *self.outer(phase.nodes, phase.level[0])]  # fmt: skip
+
+    def used(self, phase: Phase) -> list[str]:
+        """Return the arrays that a phase reads or writes."""
         read = {n.attr for n in phase.nodes if n.op == "load"} | set(phase.loads.values())
         read |= {f"scratch.{n.number}" for n in phase.nodes
-                 if n.op == "matrix" and n.level <= phase.level}  # fmt: skip
+                 if n.op == "matrix" and n.stage <= phase.level[0]}  # fmt: skip
         return [name for name in self.arrays if name in read or name in phase.stores]
 
-    def _outer(self, nodes: list[Node], stage: int) -> list[str]:
+    def word(self, name: str, phase: Phase) -> str:
+        """Return the C type behind an array's pointer."""
+        return ("" if name in phase.stores else "const ") + STORAGE[self.types[name]]
+
+    def outer(self, nodes: Iterable[Node], stage: int) -> list[str]:
         """Print host numbers and values per tensor, in double, and as ``real`` for the loop."""
         lines = []
         scalars = self.plan.device_scalars[stage]
@@ -106,7 +132,7 @@ class Printer:
         if node in self.sums:
             return f"J->sums[t*{len(self.sums)} + {self.sums.index(node)}]"
         if node.op == "size":
-            return "(double)J->numel[t]" if node.attr == "numel" else "1.0"
+            return "(double)" + SIZES[node.attr]
         if node.op == "sum":  # of one number per tensor
             return f"d{node.args[0].number}"
         places = [_constant(a) if a.op == "const" else f"d{a.number}" for a in node.args]
@@ -115,98 +141,139 @@ class Printer:
             text = text.replace(name, f"(double){name}")
         return text
 
-    def _loop(self, number: int, phase: Phase) -> list[str]:
-        own = [(self.sums.index(n), n) for n in phase.sums]
-        body = [f"      {line}" for line in self._body(phase)]
-        if not own:
-            return ["#pragma omp simd", "    for (int64_t i = 0; i < n; ++i) {", *body, "    }"]
-        clause = " reduction(+:" + ",".join(f"a{k}" for k, _ in own) + ")"
-        begin = ["    double " + ", ".join(f"s{k} = 0" for k, _ in own) + ";",
-                 "    for (int64_t b = 0; b < n; b += 2048) {",
-                 "    const int64_t e = b + 2048 < n ? b + 2048 : n;",
-                 "    real " + ", ".join(f"a{k} = 0" for k, _ in own) + ";",
-                 f"#pragma omp simd{clause}",
-                 "    for (int64_t i = b; i < e; ++i) {", *body]  # fmt: skip
-        adds = [f"      a{k} += {_value(n.args[0])};" for k, n in own]
-        ends = ["    }", *(f"    s{k} += (double)a{k};" for k, _ in own), "    }"]
-        puts = [f"    J->part[c*{len(self.sums)} + {k}] = s{k};" for k, _ in own]
-        return [*begin, *adds, *ends, *puts]
+    def begin_sums(self, phase: Phase) -> list[str]:
+        """Print the sums of a chunk, which start at zero."""
+        return [f"  double s{self.sums.index(n)} = 0;" for n in phase.sums if n in self.sums]
+
+    def end_sums(self, phase: Phase) -> list[str]:
+        """Print where the sums of a chunk are kept."""
+        return [f"  J->part[c*{len(self.sums)} + {k}] = s{k};"
+                for n in phase.sums if n in self.sums for k in [self.sums.index(n)]]  # fmt: skip
+
+    def summed(self, sums: Sequence[Node], head: str, body: list[str],
+               own: Sequence[tuple[str, str, str]] = ()) -> list[str]:  # fmt: skip
+        """Print a loop that adds values per tensor on the way.
+
+        Args:
+            sums: the sums per tensor that it makes.
+            head: its first line.
+            body: its inner lines.
+            own: further sums: name, what is added, where the sum goes.
+        """
+        every = [(f"a{k}", value_of(n.args[0]), f"s{k} += (double)a{k};")
+                 for n in sums for k in [self.sums.index(n)]] + list(own)  # fmt: skip
+        names = [name for name, _, _ in every]
+        if not names:
+            return ["#pragma omp simd", head, *body, "    }"]
+        return ["    real " + ", ".join(f"{name} = 0" for name in names) + ";",
+                "#pragma omp simd reduction(+:" + ",".join(names) + ")", head, *body,
+                *(f"      {name} += {value};" for name, value, _ in every), "    }",
+                *(f"    {end}" for _, _, end in every)]  # fmt: skip
 
     def _body(self, phase: Phase) -> list[str]:
         lines = []
         for node in phase.nodes:
-            if node.space is not Space.ELEM:
+            if node.space <= Space.TENSOR:
                 continue
-            name = phase.loads.get(node) or (node.attr if node.op == "load" else None)
-            if node.op == "matrix":
-                name = f"scratch.{node.number}"
-            if name is not None:
-                lines.append(f"const real v{node.number} = {self._get(name)};")
+            name = array_of(node, phase)
+            if name is None and is_sum(node):  # of one value
+                lines.append(f"const real v{node.number} = {value_of(node.args[0])};")
                 continue
-            kind = "int" if OPS[node.op].truth else "real"
-            text = OPS[node.op].c.format(*map(_value, node.args), f="" if self.double else "f")
-            lines.append(f"const {kind} v{node.number} = {text};")
-        return lines + [self._put(k, n) for k, n in phase.stores.items() if phase.loads.get(n) != k]
+            lines.append(f"const real v{node.number} = {self.get(name, 'i')};" if name
+                         else self.compute(node))  # fmt: skip
+        return lines + [self.put(k, n, "i") for k, n in phase.stores.items()
+                        if phase.loads.get(n) != k and (n.op, n.attr) != ("load", k)]  # fmt: skip
 
-    def _get(self, name: str) -> str:
+    def compute(self, node: Node) -> str:
+        """Print a node's value from its arguments'."""
+        kind = "int" if OPS[node.op].truth else "real"
+        text = OPS[node.op].c.format(*map(value_of, node.args), f="" if self.double else "f")
+        if node.op in ("maximum", "minimum"):  # one instruction where a bound cannot be NaN
+            bound = next((a for a in node.args if a.space is Space.HOST and a.stage == 0), None)
+            if bound is not None:
+                x, b = (next(a for a in node.args if a is not bound), bound)
+                sign = ">" if node.op == "maximum" else "<"
+                text = f"({value_of(b)} {sign} {value_of(x)} ? {value_of(b)} : {value_of(x)})"
+        return f"const {kind} v{node.number} = {text};"
+
+    def get(self, name: str, index: str) -> str:
+        """Print an array's element as ``real``."""
         kind = self.types[name]
-        return f"get_bf16({_c(name)}[i])" if kind == "bfloat16" else f"(real){_c(name)}[i]"
+        return (
+            f"get_bf16({c_name(name)}[{index}])"
+            if kind == "bfloat16"
+            else f"(real){c_name(name)}[{index}]"
+        )
 
-    def _put(self, name: str, node: Node) -> str:
-        kind, value = self.types[name], _value(node)
-        if kind == "bfloat16":
-            return f"{_c(name)}[i] = put_bf16({value});"
-        return f"{_c(name)}[i] = ({STORAGE[kind]})({value});"
+    def put(self, name: str, node: Node, index: str) -> str:
+        """Print how a node's value is stored."""
+        kind, value = self.types[name], value_of(node)
+        value = f"put_bf16({value})" if kind == "bfloat16" else f"({STORAGE[kind]})({value})"
+        return f"{c_name(name)}[{index}] = {value};"
 
     def _stage(self, stage: int) -> str:
-        phases = [(i, p) for i, p in enumerate(self.phases) if p.level[0] == stage]
-        totals = [n for n in self.plan.totals if n.level[0] == stage + 1]
-        body = self._one_pass(*phases[0]) if len(phases) == 1 else self._passes(phases)
+        passes = {form: [(i, p) for i, p in enumerate(phases) if p.level[0] == stage]
+                  for form, phases in self.passes.items()}  # fmt: skip
+        totals = [n for n in self.plan.totals if n.stage == stage + 1]
+        body = self._one_pass(passes) if all(len(p) == 1 for p in passes.values()) else (
+            self._passes(passes))  # fmt: skip
         lines = [f"int stage_{stage}(const job *J) {{",
                  "#pragma omp parallel num_threads(J->threads) if(J->threads > 1)", "  {",
                  *body, "  }", *self._totals(stage, totals), "  return 0;", "}"]  # fmt: skip
         return "\n".join(lines)
 
-    def _one_pass(self, number: int, phase: Phase) -> list[str]:
+    def _one_pass(self, passes: dict[str, list[tuple[int, Phase]]]) -> list[str]:
         """Print a stage of one pass: threads share all chunks."""
         lines = ["#pragma omp for schedule(dynamic, 1)",
-                 f"    for (int64_t c = 0; c < J->chunks; ++c) phase_{number}(J, c);"]  # fmt: skip
-        if phase.sums:
-            lines += ["#pragma omp single nowait", *self._combine(phase, "0", "J->chunks")]
-        return lines
+                 "    for (int64_t c = 0; c < J->chunks; ++c) {"]  # fmt: skip
+        lines += self.switch({form: [f"{form}_{p[0][0]}(J, c);"] for form, p in passes.items()},
+                             "J->chunk[3*c]")  # fmt: skip
+        ends = {form: self.close(form, *p[0]) for form, p in passes.items()}
+        if any(ends.values()):
+            lines += ["    }", "#pragma omp single nowait",
+                      "    for (int64_t g = 0; g < J->units; ++g) {",
+                      "    const int64_t *G = J->unit + 3*g;"]  # fmt: skip
+            lines += self.switch(ends, "G[0]")
+        return [*lines, "    }"]
 
-    def _passes(self, phases: list[tuple[int, Phase]]) -> list[str]:
+    def _passes(self, passes: dict[str, list[tuple[int, Phase]]]) -> list[str]:
         """Print a stage of several passes, tensor by tensor: the later find it in the cache.
 
         Threads work on large tensors together; smaller ones belong to one thread each, which
         needs no barrier.
         """
-        lines = ["    for (int64_t g = 0; g < J->shared; ++g) {",
-                 "    const int64_t *G = J->unit + 3*g;"]  # fmt: skip
-        loop = "    for (int64_t c = G[1]; c < G[2]; ++c)"
-        for number, phase in phases:
-            lines += ["#pragma omp for schedule(dynamic, 1)", f"{loop} phase_{number}(J, c);"]
-            if phase.sums:
-                lines += ["#pragma omp single", *self._combine(phase, "G[1]", "G[2]")]
-        lines += ["    }", "#pragma omp for schedule(dynamic, 1)",
-                  "    for (int64_t g = J->shared; g < J->units; ++g) {",
-                  "    const int64_t *G = J->unit + 3*g;"]  # fmt: skip
-        for number, phase in phases:
-            lines.append(f"{loop} phase_{number}(J, c);")
-            if phase.sums:
-                lines += self._combine(phase, "G[1]", "G[2]")
-        return [*lines, "    }"]
+        # Every other pass runs backwards: what the pass before read last is still in the cache.
+        ways = ("    for (int64_t c = G[1]; c < G[2]; ++c)",
+                "    for (int64_t c = G[2] - 1; c >= G[1]; --c)")  # fmt: skip
+        shared: dict[str, list[str]] = {}
+        alone: dict[str, list[str]] = {}
+        for form, phases in passes.items():
+            shared[form], alone[form] = [], []
+            for k, (number, phase) in enumerate(phases):
+                end, loop = self.close(form, number, phase), ways[k % 2]
+                shared[form] += ["#pragma omp for schedule(dynamic, 1)",
+                                 f"{loop} {form}_{number}(J, c);"]  # fmt: skip
+                shared[form] += ["#pragma omp single", "    {", *end, "    }"] if end else []
+                alone[form] += [f"{loop} {form}_{number}(J, c);", *end]
+        unit = "    const int64_t *G = J->unit + 3*g;"
+        return ["    for (int64_t g = 0; g < J->shared; ++g) {", unit,
+                *self.switch(shared, "G[0]"), "    }", "#pragma omp for schedule(dynamic, 1)",
+                "    for (int64_t g = J->shared; g < J->units; ++g) {", unit,
+                *self.switch(alone, "G[0]"), "    }"]  # fmt: skip
 
-    def _combine(self, phase: Phase, begin: str, end: str) -> list[str]:
-        """Print how chunks' sums become tensors' sums, in the order of the chunks."""
-        n = len(self.sums)
-        places = [self.sums.index(node) for node in phase.sums]
+    def switch(self, bodies: dict[str, list[str]], tensor: str) -> list[str]:
+        """Print what is done for a tensor of each form."""
+        return next(iter(bodies.values()))
+
+    def close(self, form: str, number: int, phase: Phase) -> list[str]:
+        """Print how chunks' sums become a tensor's, in the order of the chunks."""
+        n, places = len(self.sums), [self.sums.index(n) for n in phase.sums if n in self.sums]
+        if not places:
+            return []
         zero = " ".join(f"S[{k}] = 0;" for k in places)
         add = " ".join(f"S[{k}] += J->part[c*{n}+{k}];" for k in places)
-        return [f"    for (int64_t c = {begin}; c < {end}; ++c) {{",
-                f"      double *S = J->sums + J->chunk[3*c]*{n};",
-                f"      if (J->chunk[3*c+1] == 0) {{ {zero} }}",
-                f"      {add}", "    }"]  # fmt: skip
+        return [f"    {{ double *S = J->sums + G[0]*{n}; {zero}",
+                f"    for (int64_t c = G[1]; c < G[2]; ++c) {{ {add} }} }}"]  # fmt: skip
 
     def _totals(self, stage: int, totals: list[Node]) -> list[str]:
         if not totals:
@@ -215,7 +282,7 @@ class Printer:
         places = [self.plan.totals.index(n) for n in totals]
         lines = [f"  J->totals[{k}] = 0;" for k in places]
         lines.append("  for (int64_t t = 0; t < J->tensors; ++t) {")
-        lines += self._outer(nodes, stage)
+        lines += self.outer(nodes, stage)
         for k, node in zip(places, totals, strict=True):
             arg = node.args[0]
             value = _constant(arg) if arg.op == "const" else f"d{arg.number}"
@@ -223,7 +290,24 @@ class Printer:
         return [*lines, "  }"]
 
 
-def _value(node: Node) -> str:
+#: Elements per tensor, row and so on, from the tables.
+SIZES = {
+    "numel": "J->numel[t]", "rows": "J->dims[5*t+2]", "cols": "J->dims[5*t+3]",
+    "matrices": "J->dims[5*t+1]", "row_count": "(J->dims[5*t+1]*J->dims[5*t+2])",
+    "col_count": "(J->dims[5*t+1]*J->dims[5*t+3])",
+}  # fmt: skip
+
+
+def array_of(node: Node, phase: Phase) -> str | None:
+    """Return the array that a phase reads a node from, if any."""
+    if node in phase.loads:
+        return phase.loads[node]
+    return f"scratch.{node.number}" if node.op == "matrix" else (
+        node.attr if node.op == "load" else None)  # fmt: skip
+
+
+def value_of(node: Node) -> str:
+    """Return a node's name or number in C."""
     return _constant(node) if node.op == "const" else f"v{node.number}"
 
 
@@ -236,5 +320,6 @@ def _constant(node: Node) -> str:
     return f"((real){value!r})"
 
 
-def _c(name: str) -> str:
+def c_name(name: str) -> str:
+    """Return an array's name in C."""
     return "x_" + "".join(ch if ch.isalnum() else "_" for ch in name)

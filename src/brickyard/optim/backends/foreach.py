@@ -9,6 +9,7 @@ import torch
 
 from brickyard.optim.backends import compute_dtype
 from brickyard.optim.ir import Node, Space
+from brickyard.optim.maths import unit_sum
 from brickyard.optim.ops import OPS, TORCH_NAMES
 from brickyard.optim.plan import Plan, cone
 
@@ -45,8 +46,8 @@ class ForeachRun:
         values = self._values
         for node, value in zip(plan.device_scalars[stage], scalars, strict=True):
             values[node.number] = value
-        sums = [n for n in plan.totals if n.level[0] == stage + 1]
-        shares = [n for n in plan.alive if n.op == "matrix" and n.level[0] == stage + 1]
+        sums = [n for n in plan.totals if n.stage == stage + 1]
+        shares = [n for n in plan.alive if n.op == "matrix" and n.stage == stage + 1]
         roots = [n.args[0] for n in sums + shares]
         if last:
             roots += [*plan.graph.stores.values(), *plan.graph.outputs.values()]
@@ -71,6 +72,8 @@ class ForeachRun:
             return [x.to(self._kind) for x in self._array(node.attr)]
         if node.op == "size":
             return [_size(node.attr, p) for p in bucket.params]
+        if node.op == "sum_unit":
+            return [unit_sum(x) for x in self._values[node.args[0].number]]
         if node.op == "matrix":
             return [node.attr(x) for x in self._values[node.args[0].number]]
         if node.op in ("sum", "sum_cols", "sum_rows"):
