@@ -153,8 +153,8 @@ class NativeRun:
         self._call[stage](self._job)
         for place, node in self._scratch:
             if node.stage == stage + 1:
-                self._held[place] = [node.attr(x).contiguous() for x in self._held[place]]
-                self._point(place, [x.data_ptr() for x in self._held[place]])
+                for x in self._held[place]:
+                    x.copy_(node.attr(x))
         return {key: self.totals[i] for i, key in self._totals[stage]}
 
     def _share(self, threads: int) -> None:
@@ -165,8 +165,8 @@ class NativeRun:
 
     def _make_scratch(self) -> None:
         kind = compute_dtype(self.bucket.params[0].dtype)
-        for place, _ in self._scratch:
-            self._held[place] = [torch.empty(p.shape, dtype=kind) for p in self.bucket.params]
+        for place, _ in self._scratch:  # in the parameters' memory order, whatever that is
+            self._held[place] = [torch.empty_like(p, dtype=kind) for p in self.bucket.params]
             self._point(place, [x.data_ptr() for x in self._held[place]])
 
     def outputs(self) -> Mapping[str, list[float]]:
