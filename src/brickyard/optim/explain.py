@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brickyard.optim.backends import choose
-from brickyard.optim.engine import Bucket, Engine
+from brickyard.optim.backends.cut import by_units, view
+from brickyard.optim.engine import Bucket, Engine, plan_for
+from brickyard.optim.plan import Phase, Plan
+
+#: What the forms of tensors are called here.
+_SHOWN = {"flat": "", "points": "1x1 matrices, ", "lanes": "small matrices, ", "wide": "matrices, "}
 
 
 def explain(owner: Any, engine: Engine, kernel: bool = False) -> str:
@@ -23,44 +29,99 @@ def explain(owner: Any, engine: Engine, kernel: bool = False) -> str:
     return "\n\n".join(_bucket(owner, bucket, kernel) for bucket in engine.buckets)
 
 
+def traffic(engine: Engine) -> float:
+    """Return how many bytes the passes of a step read and write, each pass counted in full.
+
+    Args:
+        engine: of an optimizer that has taken a step.
+    """
+    return sum(_moved(phase, sizes) for bucket in engine.buckets
+               for form, sizes in _sizes(bucket, bucket.run).items()
+               for phase in _passes(bucket.run)[form])  # fmt: skip
+
+
+def _passes(run: Any) -> Mapping[str, Sequence[Phase]]:
+    kernel = getattr(run, "kernel", None)
+    return kernel.passes if kernel is not None else {"flat": run.plan.phases()}
+
+
+def _sizes(bucket: Bucket, run: Any) -> dict[str, dict[str, float]]:
+    """Return the bytes of every array, by the form of the tensors that it belongs to."""
+    forms = list(_passes(run))
+    if forms == ["flat"]:
+        chosen = ["flat"] * len(bucket.params)
+    else:
+        units = by_units(run.plan)
+        chosen = [view(p, units)[0] for p in bucket.params]
+    found: dict[str, dict[str, float]] = {form: {} for form in forms}
+    arrays = {"grad": bucket.grads, "param": bucket.params}
+    arrays |= {s.name: held for s, held in zip(bucket.slots, bucket.held, strict=True)}
+    for name, tensors in arrays.items():
+        for form, x in zip(chosen, tensors, strict=True):
+            found[form][name] = found[form].get(name, 0.0) + x.numel() * x.element_size()
+    return found
+
+
+def _read(phase: Phase) -> set[str]:
+    return {m.attr for m in phase.nodes if m.op == "load"} | set(phase.loads.values())
+
+
+def _moved(phase: Phase, sizes: Mapping[str, float]) -> float:
+    read, written = _read(phase), {*phase.stores, *phase.after}
+    return sum(size * ((name in read) + (name in written)) for name, size in sizes.items())
+
+
 def _bucket(owner: Any, bucket: Bucket, kernel: bool) -> str:
     place = next(i for i, g in enumerate(owner.param_groups) if g is bucket.group)
-    count, numel = len(bucket.params), sum(p.numel() for p in bucket.params)
-    chain = bucket.setup.chain
+    numel, chain = sum(p.numel() for p in bucket.params), bucket.setup.chain
     pieces = " > ".join(chain.pieces[i].name for i in bucket.active) or "the gradient itself"
     run = bucket.run if hasattr(bucket, "run") else choose(
-        owner.backend, engine_plan(owner, bucket), bucket)  # fmt: skip
+        owner.backend, _plan(owner, bucket), bucket)  # fmt: skip
     why = f" ({run.why})" if run.why and run.name != owner.backend else ""
     lines = [
-        f"group {place}: {count} tensors, {numel:,} elements, {bucket.params[0].dtype}, "
-        f"step {bucket.count}",
+        f"group {place}: {len(bucket.params)} tensors, {numel:,} elements, "
+        f"{bucket.params[0].dtype}, step {bucket.count}",
         f"  pieces   {pieces}",
         f"  backend  {run.name}{why}",
     ]
+    if why:
+        lines.append(f"  tensors  {_names(bucket)}")
     total = 0.0
-    size: dict[str, float] = {
-        "grad": bucket.grads[0].element_size(), "param": bucket.params[0].element_size(),
-    }  # fmt: skip
-    for slot, held in zip(bucket.slots, bucket.held, strict=True):
-        size[slot.name] = sum(x.numel() for x in held) * held[0].element_size() / numel
-    for number, phase in enumerate(run.plan.phases()):
-        read = [n for n in size if n in {m.attr for m in phase.nodes if m.op == "load"}
-                | set(phase.loads.values())]  # fmt: skip
-        written = [n for n in size if n in phase.stores]
-        moved = sum(size[n] for n in read) + sum(size[n] for n in written)
-        total += moved
-        sums = f"; sums per tensor: {len(phase.sums)}" if phase.sums else ""
-        lines.append(f"  pass {number}   reads {', '.join(read) or '-'}; writes "
-                     f"{', '.join(written) or '-'}{sums}; {moved:.3g} bytes/parameter")  # fmt: skip
-    state = sum(size[slot.name] for slot in bucket.slots)
-    lines.append(f"  memory   {state:.3g} bytes of state, {total:.3g} bytes moved per parameter")
+    if run.name != "native":
+        lines.append("  passes   (these are the native backend's; others make more)")
+    for form, sizes in _sizes(bucket, run).items():
+        elements = sizes["param"] / bucket.params[0].element_size()
+        for number, phase in enumerate(_passes(run)[form]):
+            read, written = _read(phase), {*phase.stores, *phase.after}
+            moved = _moved(phase, sizes)
+            total += moved
+            sums = f"; {len(phase.sums)} sums" if phase.sums else ""
+            lines.append(
+                f"  pass {number}   {_SHOWN[form]}reads {_list(n for n in sizes if n in read)}; "
+                f"writes {_list(n for n in sizes if n in written)}{sums}; "
+                f"{moved / elements:.3g} bytes/parameter"
+            )
+    state = sum(x.numel() * x.element_size() for held in bucket.held for x in held)
+    lines.append(f"  memory   {state / numel:.3g} bytes of state, {total / numel:.3g} bytes moved "
+                 "per parameter")  # fmt: skip
     text = getattr(getattr(run, "kernel", None), "text", "")
     return "\n".join([*lines, *([text] if kernel and text else [])])
 
 
-def engine_plan(owner: Any, bucket: Bucket) -> Any:
-    """Return the plan of a bucket that has not run yet."""
-    from brickyard.optim.engine import plan_for
+def _list(names: Any) -> str:
+    return ", ".join(names) or "-"
 
+
+def _names(bucket: Bucket) -> str:
+    """Return which parameters a bucket holds: names, or shapes where there are none."""
+    group = bucket.group
+    named = group.get("param_names") or [f"shape {tuple(p.shape)}" for p in group["params"]]
+    own = set(map(id, bucket.params))
+    found = [name for name, p in zip(named, group["params"], strict=True) if id(p) in own]
+    return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+
+
+def _plan(owner: Any, bucket: Bucket) -> Plan:
+    """Return the plan of a bucket that has not run yet."""
     flags = owner.flags(bucket.params[0], False)
     return plan_for(bucket.setup.chain, bucket.active, flags, bucket.setup.binding.keys)

@@ -105,3 +105,11 @@ def slot_like(slot: Slot, p: torch.Tensor, dtype: torch.dtype, empty: bool = Fal
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the type of arithmetic for a storage type: fp64 for fp64, else fp32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def size_of(name: str, p: torch.Tensor) -> float:
+    """Return a tensor's number of elements, rows and so on, by the name of a ``size`` node."""
+    rows, cols = (p.shape[-2], p.shape[-1]) if p.ndim > 1 else (1, p.numel())
+    return float({"numel": p.numel(), "rows": rows, "cols": cols,
+                  "row_count": p.numel() // max(cols, 1), "col_count": p.numel() // max(rows, 1),
+                  "matrices": p.numel() // max(rows * cols, 1)}[name])  # fmt: skip

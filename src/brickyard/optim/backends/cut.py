@@ -77,7 +77,7 @@ def shaped_cut(plan: Plan, params: Sequence[torch.Tensor]) -> Cut:
         plan: says which of these.
         params: the tensors.
     """
-    units = all(n.space is Space.UNIT for n in plan.alive if n.space in SMALL)
+    units = by_units(plan)
     kept = [n.space for n in plan.alive if is_sum(n) and n.space in (Space.COL, Space.MATRIX)]
     made, found = Cut(params), set[str]()
     for t, p in enumerate(params):
@@ -95,6 +95,11 @@ def shaped_cut(plan: Plan, params: Sequence[torch.Tensor]) -> Cut:
         made.kept += matrices * share
     made.forms = tuple(form for form in FORMS if form in found)
     return made
+
+
+def by_units(plan: Plan) -> bool:
+    """Say whether a plan sees tensors as units, not as rows and columns."""
+    return all(n.space is Space.UNIT for n in plan.alive if n.space in SMALL)
 
 
 def view(p: torch.Tensor, units: bool) -> tuple[str, int, int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from brickyard.optim.backends import compute_dtype
+from brickyard.optim.backends import compute_dtype, size_of
 from brickyard.optim.ir import Node, Space
 from brickyard.optim.maths import unit_sum
 from brickyard.optim.ops import OPS, TORCH_NAMES
@@ -71,7 +71,7 @@ class ForeachRun:
         if node.op == "load":
             return [x.to(self._kind) for x in self._array(node.attr)]
         if node.op == "size":
-            return [_size(node.attr, p) for p in bucket.params]
+            return [size_of(node.attr, p) for p in bucket.params]
         if node.op == "sum_unit":
             return [unit_sum(x) for x in self._values[node.args[0].number]]
         if node.op == "matrix":
@@ -106,13 +106,6 @@ class ForeachRun:
     def outputs(self) -> Mapping[str, list[float]]:
         """Return squared norms per tensor."""
         return self._outputs
-
-
-def _size(name: str, p: torch.Tensor) -> float:
-    rows, cols = (p.shape[-2], p.shape[-1]) if p.ndim > 1 else (1, p.numel())
-    return float({"numel": p.numel(), "rows": rows, "cols": cols,
-                  "row_count": p.numel() // max(cols, 1), "col_count": p.numel() // max(rows, 1),
-                  "matrices": p.numel() // max(rows * cols, 1)}[name])  # fmt: skip
 
 
 def _apply(op: str, args: list[Any], node: Node, count: int, kind: torch.dtype) -> list[Any]:

@@ -6,6 +6,7 @@ else is then plain vector arithmetic, whatever the size of a matrix.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brickyard.optim.backends.cgen import STORAGE, array_of, c_name, value_of
@@ -17,6 +18,7 @@ from brickyard.optim.backends.tiles import (
     Loop,
     buffers,
     changes,
+    computed,
     loops,
     plain_sums,
 )
@@ -74,12 +76,29 @@ static inline void out_{name}({kind} *to, const real *from, int64_t m, int64_t w
     for (int64_t l = 0; l < w; ++l) to[l*m + k] = {put};
   }}
 }}
+static inline void in3_{name}(real *to, const {kind} *from, int64_t w, int64_t W) {{
+#pragma omp simd
+  for (int64_t l = 0; l < w; ++l) {{
+    to[l] = real_{name}(from[3*l]); to[W + l] = real_{name}(from[3*l + 1]);
+    to[2*W + l] = real_{name}(from[3*l + 2]);
+  }}
+}}
+static inline void out3_{name}({kind} *to, const real *x, int64_t w, int64_t W) {{
+#pragma omp simd
+  for (int64_t l = 0; l < w; ++l) {{
+    to[3*l] = {put3[0]}; to[3*l + 1] = {put3[1]}; to[3*l + 2] = {put3[2]};
+  }}
+}}
 static const real *take_{name}(real *to, const {kind} *from, int64_t m, int64_t w, int64_t W) {{
-{take}  in_{name}(to, from, m, w, W);
+  if (m == 3) in3_{name}(to, from, w, W);
+  else if (m == 9) in_{name}(to, from, 9, w, W);
+  else in_{name}(to, from, m, w, W);
   return to;
 }}
 static void give_{name}({kind} *to, const real *from, int64_t m, int64_t w, int64_t W) {{
-{give}  out_{name}(to, from, m, w, W);
+  if (m == 3) out3_{name}(to, from, w, W);
+  else if (m == 9) out_{name}(to, from, 9, w, W);
+  else out_{name}(to, from, m, w, W);
 }}
 """
 _TURN_IN = """\
@@ -105,17 +124,15 @@ _TURN_OUT = """\
 def helpers(printer: Any) -> str:
     """Print the functions that copy matrices to buffers and back."""
     parts = [_TURN]
-    for name in dict.fromkeys(printer.types.values()):
+    real = "float64" if printer.double else "float32"
+    for name in dict.fromkeys([*printer.types.values(), real]):
         kind, half = STORAGE[name], name == "bfloat16"
         turn = kind == "float" and not printer.double
-        # Known sizes let the compiler unroll: rows of 3x3 kernels, and the kernels.
-        take, give = ("".join(f"  if (m == {m}) {{ {word}_{name}(to, from, {m}, w, W); "
-                              f"return{back}; }}\n" for m in (1, 3, 9))
-                      for word, back in (("in", " to"), ("out", "")))  # fmt: skip
+        put = "put_bf16({})" if half else f"({kind})({{}})"
         parts.append(_TAKE.format(
             name=name, kind=kind, get="get_bf16(x)" if half else "(real)x",
-            put=f"{'put_bf16' if half else f'({kind})'}(from[k*W + l])", take=take, give=give,
-            turn_in=_TURN_IN * turn, turn_out=_TURN_OUT * turn))  # fmt: skip
+            put=put.format("from[k*W + l]"), turn_in=_TURN_IN * turn, turn_out=_TURN_OUT * turn,
+            put3=[put.format(f"x[{k}*W + l]") for k in range(3)]))  # fmt: skip
     return "\n".join(parts)
 
 
@@ -128,8 +145,8 @@ def body(printer: Any, phase: Phase) -> list[str]:
     """
     plain = plain_sums(phase)
     parts = loops(phase, "lanes", plain)
-    kept, used = buffers(phase, parts, "lanes"), printer.used(phase)
-    stored = changes(phase)
+    straight = {id(part): found for part in parts if (found := frontier(phase, part)) is not None}
+    kept, used, stored = buffers(phase, parts, "lanes"), printer.used(phase), changes(phase)
     lines = [f"  int64_t W = {TILE} / (R*C); W = W > 16 ? W - W % 16 : W;",
              *(f"  {printer.word(a, phase)} *{c_name(a)} = ({printer.word(a, phase)} *)"
                f"J->ptr[{printer.arrays.index(a)}*N + t] + at / (R*C) * ({_per(printer, a)});"
@@ -137,16 +154,18 @@ def body(printer: Any, phase: Phase) -> list[str]:
              "  for (int64_t k = 0, all = n / (R*C); k < all; k += W) {",
              "  const int64_t w = all - k < W ? all - k : W;"]  # fmt: skip
     if plain:
-        lines += _plain(printer, phase, plain)
+        lines += _straight(printer, phase, [n.args[0] for n in plain], plain, {})
     ends = []
     read = {array_of(n, phase) for part in parts for m in
-            [*part.nodes, *(s.args[0] for s in part.sums)] for n in (m, *m.args)}  # fmt: skip
+            [*part.nodes, *(s.args[0] for s in part.sums)] for n in (m, *m.args)
+            if n.space is not Space.ELEM or id(part) not in straight}  # fmt: skip
+    direct = {name for part in parts if id(part) in straight for name in part.stores}
     for name in used:
         x, kind, per = c_name(name), printer.types[name], _per(printer, name)
         if name in read:
             lines.append(f"  real b{x}[{BUFFER}];")
             lines.append(f"  const real *l{x} = take_{kind}(b{x}, {x} + k*({per}), {per}, w, W);")
-        if name in stored:
+        if name in stored and name not in direct:
             node = stored[name]
             source = f"B{node.number}" if node in kept else f"o{x}"
             if node not in kept:
@@ -157,8 +176,34 @@ def body(printer: Any, phase: Phase) -> list[str]:
         if is_sum(node):
             lines.append(f"  memset(B{node.number}, 0, sizeof(real) * ({COUNT[node.space]})*W);")
     for part in parts:
-        lines += _loop(printer, phase, part, kept)
+        found = straight.get(id(part))
+        lines += (_loop(printer, phase, part, kept) if found is None
+                  else _expand(printer, phase, part, kept, found))  # fmt: skip
     return [*lines, *ends, "  }"]
+
+
+def frontier(phase: Phase, part: Loop) -> list[Node] | None:
+    """Return what a loop over elements needs of rows, columns and matrices, if that is little.
+
+    These values are computed in lanes and brought into the order of the memory; the rest of the
+    loop can then run straight over the memory. None where that would copy more, or cannot be.
+    """
+    if part.space is not Space.ELEM or any(n.space in SMALL for n in part.sums):
+        return None
+    outer = {n for n in part.nodes if n.space in SMALL}
+    for node in part.nodes:
+        if (
+            node.space is Space.ELEM
+            and computed(node, phase)
+            and all(a in outer or a.space <= Space.TENSOR for a in node.args)
+        ):
+            outer.add(node)
+    inner = [n for n in part.nodes if n.space is Space.ELEM and n not in outer]
+    ends = [a for n in inner if computed(n, phase) for a in n.args]
+    ends += [*part.stores.values(), *(n.args[0] for n in part.sums)]
+    found = sorted({n for n in ends if n in outer}, key=lambda n: n.number)
+    arrays = {array_of(n, phase) for n in inner if not computed(n, phase)}
+    return found if len(found) <= len(arrays) + len(part.stores) else None
 
 
 def _per(printer: Any, name: str) -> str:
@@ -166,17 +211,50 @@ def _per(printer: Any, name: str) -> str:
     return COUNT[printer.space.get(name, Space.ELEM)]
 
 
-def _plain(printer: Any, phase: Phase, sums: list[Node]) -> list[str]:
-    """Print sums for which elements may stay where they are."""
-    ends = [n for n in phase.nodes if n in phase.loads]
-    lines = []
-    for node in cone([n.args[0] for n in sums], stop=ends):
-        if node.space is Space.ELEM:
+def _straight(printer: Any, phase: Phase, roots: Sequence[Node], sums: list[Node],
+              stores: Mapping[str, Node], known: Sequence[Node] = ()) -> list[str]:  # fmt: skip
+    """Print a loop over a tile's elements where they are.
+
+    Args:
+        printer: the printer of the plan.
+        phase: the pass.
+        roots: what is computed.
+        sums: what is added up, per tensor.
+        stores: what is written.
+        known: values that are in buffers, in the order of the memory.
+    """
+    place, lines = "k*(R*C) + i", []
+    for node in cone(roots, stop=[*known, *phase.loads]):
+        if node in known:
+            lines.append(f"const real v{node.number} = f{node.number}[i];")
+        elif node.space is Space.ELEM:
             name = array_of(node, phase)
-            lines.append(f"const real v{node.number} = {printer.get(name, 'k*(R*C) + i')};" if name
+            lines.append(f"const real v{node.number} = {printer.get(name, place)};" if name
                          else printer.compute(node))  # fmt: skip
+    lines += [printer.put(k, n, place) for k, n in stores.items()]
     head = "    for (int64_t i = 0; i < w*(R*C); ++i) {"
     return ["    {", *printer.summed(sums, head, [f"      {line}" for line in lines]), "    }"]
+
+
+def _expand(printer: Any, phase: Phase, part: Loop, kept: list[Node],
+            known: list[Node]) -> list[str]:  # fmt: skip
+    """Print a loop over elements that runs straight over the memory."""
+    real, place = ("float64" if printer.double else "float32"), INDEX["lanes"][Space.ELEM]
+    needed = [n for n in cone(known, stop=[n for n in part.nodes if n.space in SMALL])
+              if n in part.nodes]  # fmt: skip
+    ahead = Loop(part.depth, Space.ELEM, needed)
+    inner = [line for _, line in printer.statements(phase, ahead, "lanes", kept)]
+    inner += [f"F{n.number}[{place}] = v{n.number};" for n in known]
+    lines = [f"    real F{n.number}[{BUFFER}], f{n.number}[{BUFFER}];" for n in known]
+    if known:
+        lines += ["    for (int64_t i = 0; i < R; ++i)", "    for (int64_t j = 0; j < C; ++j) {",
+                  *printer.summed([], "    for (int64_t l = 0; l < w; ++l) {",
+                                  [f"      {line}" for line in inner]), "    }",
+                  *(f"    give_{real}(f{n.number}, F{n.number}, R*C, w, W);"
+                    for n in known)]  # fmt: skip
+    roots = [*part.stores.values(), *(n.args[0] for n in part.sums)]
+    return ["    {", *lines,
+            *_straight(printer, phase, roots, part.sums, part.stores, known), "    }"]  # fmt: skip
 
 
 def _loop(printer: Any, phase: Phase, part: Loop, kept: list[Node]) -> list[str]:
