@@ -5,7 +5,14 @@ import pytest
 import torch
 
 import brickyard.losses as L
-from brickyard.losses import _overlap
+from brickyard.losses import _fused, _overlap
+
+
+@pytest.fixture(autouse=True, params=["plain", "fused"])
+def _both_forms(request, monkeypatch):
+    """Run everything in the form for small inputs and in the one for large inputs."""
+    monkeypatch.setattr(_fused, "LARGE", 0 if request.param == "fused" else 1 << 60)
+
 
 LOSSES = [L.dice_loss, L.iou_loss, L.tversky_loss, L.focal_tversky_loss]
 C = 3
@@ -84,7 +91,7 @@ def test_modes_against_loops(loss, mode, from_logits, ignore):
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("masked", [False, True])
-def test_fused_counts_are_the_plain_ones(activation, masked):
+def test_fused_counts_are_the_plain_ones(activation, masked, monkeypatch):
     x = torch.randn(3, 4, 50, dtype=torch.float64)
     y = torch.randint(0, 4, (3, 50))
     t = y if activation == "softmax" else torch.rand(3, 4, 50).double()
@@ -93,12 +100,11 @@ def test_fused_counts_are_the_plain_ones(activation, masked):
         keep = torch.rand(3, 1, 50) > 0.3 if activation == "softmax" else torch.rand_like(x) > 0.3
         t = torch.where(keep[:, 0] if activation == "softmax" else keep, t, 0)
     found = []
-    for fused in (True, False):
+    for large in (0, 1 << 60):
+        monkeypatch.setattr(_fused, "LARGE", large)
         leaf = x.clone().requires_grad_()
-        if fused:
-            counts = _overlap.count(_overlap.Masks(leaf, t, keep, activation))
-        else:
-            counts = _overlap.plain_counts(leaf, t, keep, activation)
+        counts = _overlap.count(_overlap.Masks(leaf, t, keep, activation))
+        assert ("Counts" in type(counts.hit.grad_fn).__name__) == (large == 0)
         total = sum((i + 1) * (c * torch.arange(1, 5)).sum() for i, c in enumerate(counts[:2]))
         found.append([*counts, *torch.autograd.grad(total, leaf)])
     for a, b in zip(*found, strict=True):

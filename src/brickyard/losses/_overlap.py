@@ -101,13 +101,11 @@ def open_masks(
 def count(masks: Masks) -> Counts:
     """Count hits, predictions and truths per class, over the batch and all pixels."""
     input, target, keep, activation = masks
-    if not fusible(input) or target.requires_grad or not activation:
-        return Counts(*plain_counts(input, target, keep, activation))
-    if activation == "sigmoid":
-        return Counts(*_SigmoidCounts.apply(input, target, keep)[:3])
-    if target.is_floating_point():
-        return Counts(*plain_counts(input, target, keep, activation))
-    return Counts(*_SoftmaxCounts.apply(input, target, keep)[:3])
+    fused = {"softmax": _SoftmaxCounts, "sigmoid": _SigmoidCounts}.get(activation)
+    suits = target.is_floating_point() == (activation == "sigmoid")
+    if fused is not None and suits and fusible(input) and not target.requires_grad:
+        return Counts(*fused.apply(input, target, keep))
+    return Counts(*plain_counts(input, target, keep, activation))
 
 
 def plain_counts(
@@ -135,97 +133,78 @@ def activate(input: Tensor, activation: str) -> Tensor:
 
 
 class _SoftmaxCounts(torch.autograd.Function):
-    """Count under a softmax with class indices; the softmax's buffer becomes the gradient.
+    """Count under a softmax with class indices, without a one-hot mask.
 
     Math:
         with a, b the gradients of hit and predicted:
         dL/dx_c = p_c*(b_c - d) + [c = y]*a_y*p_y,  d = sum_c p_c*b_c + a_y*p_y
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(input: Tensor, target: Tensor, keep: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, input: Tensor, target: Tensor, keep: Tensor | None) -> Any:
         p = F.softmax(input, 1)
-        ones = torch.ones((), dtype=torch.float64).expand(target.shape)
         if keep is not None:
-            p, ones = p.mul_(keep), keep[:, 0].double()
+            p.mul_(keep)
         own = p.gather(1, target.unsqueeze(1)).squeeze(1)
-        hit = _by_class(target, own.double(), input.shape[1])
-        true = _by_class(target, ones, input.shape[1])
-        return hit.to(p.dtype), p.sum(2).sum(0), true.to(p.dtype), p, own
+        hit = torch.bincount(target.view(-1), own.view(-1), p.shape[1])  # adds up in fp64
+        shown = target if keep is None else target[keep[:, 0]]
+        true = torch.bincount(shown.reshape(-1), minlength=p.shape[1])
+        ctx.found = p, own
+        return _counted(ctx, (input, target, keep), hit, p.sum(2).sum(0), true)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _keep_buffers(ctx, inputs, output)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> Any:
         input, target, keep = ctx.saved_tensors
-        buffers, ctx.buffers = ctx.buffers, None
-        if buffers is None or torch.is_grad_enabled():
+        if torch.is_grad_enabled():
             return _backward_plainly(input, target, keep, "softmax", grads), None, None
-        p, own = buffers
-        zero = p.new_zeros(p.shape[1])
-        a, b = (zero if g is None else g for g in grads[:2])
-        own = own.mul_(a[target])
-        for row, mine in zip(p, own, strict=True):
-            row.mul_(b.unsqueeze(1) - (b @ row + mine))
-        return p.scatter_add_(1, target.unsqueeze(1), own.unsqueeze(1)), None, None
+        p, own = ctx.found
+        a, b, _ = grads
+        mine = own * a.index_select(0, target.view(-1)).view_as(own)
+        mean = torch.matmul(b, p).add_(mine).unsqueeze(1)
+        grad = (p * b.unsqueeze(1)).addcmul_(p, mean, value=-1)
+        return grad.scatter_add_(1, target.unsqueeze(1), mine.unsqueeze(1)), None, None
 
 
 class _SigmoidCounts(torch.autograd.Function):
-    """Count under a sigmoid; its buffer becomes the gradient.
+    """Count under a sigmoid.
 
     Math:
         with a, b the gradients of hit and predicted: dL/dx = p*(1-p)*(a*t + b)
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(input: Tensor, target: Tensor, keep: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, input: Tensor, target: Tensor, keep: Tensor | None) -> Any:
         p = torch.sigmoid(input)
-        if keep is not None:
-            p = p.mul_(keep)  # the targets of ignored pixels are 0 already
-        hit = torch.stack([(x * t).sum(1) for x, t in zip(p, target, strict=True)]).sum(0)
-        return hit, p.sum(2).sum(0), target.sum(2).sum(0), p
+        if keep is not None:  # the targets of ignored pixels are 0 already
+            p.mul_(keep)
+        ctx.found = p
+        counts = (p * target).sum(2).sum(0), p.sum(2).sum(0), target.sum(2).sum(0)
+        return _counted(ctx, (input, target, keep), *counts)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _keep_buffers(ctx, inputs, output)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> Any:
         input, target, keep = ctx.saved_tensors
-        buffers, ctx.buffers = ctx.buffers, None
-        if buffers is None or torch.is_grad_enabled():
+        if torch.is_grad_enabled():
             return _backward_plainly(input, target, keep, "sigmoid", grads), None, None
-        p = buffers[0]
-        zero = p.new_zeros(p.shape[1])
-        a, b = (zero if g is None else g for g in grads[:2])
-        for row, mask in zip(p, target, strict=True):
-            slope = 1 - row
-            row.mul_(slope).mul_(torch.addcmul(b.unsqueeze(1), mask, a.unsqueeze(1)))
-        return p, None, None
+        p = ctx.found
+        a, b, _ = (g.unsqueeze(1) for g in grads)
+        grad = torch.addcmul(b, target, a).mul_(p)
+        return grad.addcmul_(grad, p, value=-1), None, None
 
 
-def _by_class(target: Tensor, values: Tensor, classes: int) -> Tensor:
-    """Add up ``values`` by their class, in fp64."""
-    total = torch.zeros(classes, dtype=torch.float64)
-    return total.scatter_add(0, target.reshape(-1), values.reshape(-1))
-
-
-def _keep_buffers(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.mark_non_differentiable(*output[2:])
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs)
-    ctx.buffers = output[3:]
+def _counted(
+    ctx: Any, saved: tuple[Tensor, Tensor, Tensor | None], *counts: Tensor
+) -> tuple[Tensor, ...]:
+    """Set up the backward; return the counts in the input's precision."""
+    ctx.save_for_backward(*saved)
+    found = tuple(c.to(saved[0].dtype) for c in counts)
+    ctx.mark_non_differentiable(found[2])
+    return found
 
 
 def _backward_plainly(
     input: Tensor, target: Tensor, keep: Tensor | None, activation: str,
-    grads: tuple[Tensor | None, ...],
+    grads: tuple[Tensor, ...],
 ) -> Tensor | None:  # fmt: skip
     def plain(x: Tensor) -> tuple[Tensor, ...]:
         return plain_counts(x, target, keep, activation)[:2]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brickyard.losses._contracts import check_finite, check_floating, shape, single
-from brickyard.losses._fused import fusible, through
+from brickyard.losses._fused import on_host, through
 
 #: Exponents up to this size neither overflow nor lose anything in fp32 when summed as they are.
 _SAFE_EXPONENT = 32.0
@@ -72,8 +72,8 @@ def contrast(
         match: the column of each row's positive, ``(N,)``; None subtracts nothing.
         bound: no product is larger than this in size.
     """
-    if fusible(rows):
-        return _Contrast.apply(rows, columns, skip, match, bound)[0]
+    if on_host(rows):
+        return _Contrast.apply(rows, columns, skip, match, bound)
     return _plain_contrast(rows, columns, skip, match)
 
 
@@ -97,12 +97,11 @@ class _Contrast(torch.autograd.Function):
         dL/dc_j = (E^T (g/Z * r))_j - sum_{k(i)=j} g_i*r_i
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(
-        rows: Tensor, columns: Tensor, skip: Tensor | None, match: Tensor | None, bound: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx: Any, rows: Tensor, columns: Tensor, skip: Tensor | None, match: Tensor | None,
+        bound: float,
+    ) -> Tensor:  # fmt: skip
         powers = rows @ columns.T
         if skip is not None:
             powers.scatter_(1, skip.unsqueeze(1), float("-inf"))
@@ -111,37 +110,36 @@ class _Contrast(torch.autograd.Function):
             own = powers.gather(1, match.unsqueeze(1)).squeeze(1)
         if bound <= _SAFE_EXPONENT:  # no shift: one pass less
             total = powers.exp_().sum(1)
-            return (total * torch.exp(-own)).log(), powers, total
-        top = powers.amax(1, keepdim=True)
-        total = powers.sub_(top).exp_().sum(1)
-        return total.log() + (top.squeeze(1) - own), powers, total
+            losses = (total * torch.exp(-own)).log()
+        else:
+            top = powers.amax(1, keepdim=True)
+            total = powers.sub_(top).exp_().sum(1)
+            losses = total.log() + (top.squeeze(1) - own)
+        ctx.save_for_backward(rows, columns, skip, match)
+        ctx.powers, ctx.total = powers, total
+        return losses
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        rows, columns, skip, match, _ = inputs
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(rows, columns, skip, match, *output[1:])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        rows, columns, skip, match, powers, total = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        rows, columns, skip, match = ctx.saved_tensors
         grad = grads[0]
-        if grad is None:
-            return (None,) * 5
         if torch.is_grad_enabled():
 
             def plain(r: Tensor, c: Tensor) -> Tensor:
                 return _plain_contrast(r, c, skip, match)
 
             return *through(plain, [rows, columns], [grad]), None, None, None
-        share = (grad / total).unsqueeze(1)
-        to_rows = share * (powers @ columns)
-        to_columns = powers.T @ (share * rows)
-        if match is not None:
-            grad = grad.unsqueeze(1)
-            to_rows.addcmul_(grad, columns[match], value=-1)
-            to_columns.index_add_(0, match, grad * rows, alpha=-1)
+        share = (grad / ctx.total).unsqueeze(1)
+        grad = grad.unsqueeze(1)
+        to_rows = to_columns = None
+        if ctx.needs_input_grad[0]:
+            to_rows = share * (ctx.powers @ columns)
+            if match is not None:
+                to_rows.addcmul_(grad, columns[match], value=-1)
+        if ctx.needs_input_grad[1]:
+            to_columns = ctx.powers.T @ (share * rows)
+            if match is not None:
+                to_columns.index_add_(0, match, grad * rows, alpha=-1)
         return to_rows, to_columns, None, None, None
 
 

@@ -23,7 +23,7 @@ from brickyard.losses._contracts import (
     reduce,
     single,
 )
-from brickyard.losses._fused import CHUNK, fusible, through
+from brickyard.losses._fused import STEP, fusible, stretches, through
 from brickyard.losses._targets import check_binary, check_classes, refuse_softmax
 
 __all__ = ["BinaryFocalLoss", "FocalLoss", "binary_focal_loss", "focal_loss"]
@@ -54,8 +54,8 @@ def focal_loss(
     alpha = None if alpha is None else alpha.to(input)
     ignored = ignore_index if some else None
     total = sample_weight is None and reduction != "none"
-    if fusible(input) and input.dim() > 1:
-        loss = _Focal.apply(input, target, gamma, alpha, ignored, total)[0]
+    if input.dim() > 1 and fusible(input):
+        loss = _Focal.apply(input, target, gamma, alpha, ignored, total)
     else:
         loss = plain_focal(input, target, gamma, alpha, ignored, total)
     kept = None if ignored is None else target != ignored
@@ -101,63 +101,47 @@ def _power(base: Tensor, exponent: float) -> Tensor:
 
 
 class _Focal(torch.autograd.Function):
-    """Compute focal losses, and their gradient in the buffer of the softmax.
+    """Compute focal losses of large inputs, and their gradient in the softmax's buffer.
 
     Math:
-        l = (1-p)^g * n, n = -log p;  dl/dx_j = c * ([j = y] - p_j)
-        c = dl/d(log p) = -(1-p)^g * (1 + g*p*n/(1-p))
+        l = w * n, n = -log p, w = (1-p)^g;  dl/dx_j = c * ([j = y] - p_j)
+        c = dl/d(log p) = -w * (1 + g*(n/(1-p) - n))
     """
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        input: Tensor, target: Tensor, gamma: float, alpha: Tensor | None, ignored: int | None,
-        total: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        ctx: Any, input: Tensor, target: Tensor, gamma: float, alpha: Tensor | None,
+        ignored: int | None, total: bool,
+    ) -> Tensor:  # fmt: skip
+        ctx.options = (gamma, alpha, ignored, total)
+        ctx.save_for_backward(input, target)
         log_p = F.log_softmax(input, 1)
         nll = F.nll_loss(log_p, target, reduction="none", ignore_index=_index(ignored))
-        missing = nll.neg().expm1_().neg_()
-        loss = missing.pow(gamma)
-        slope = torch.rsub(missing, 1).mul_(nll)
-        # where p is 1 both factors of n/(1-p) are 0; the power in front of it is 0 too
-        slope.div_(missing.clamp_min_(torch.finfo(missing.dtype).tiny))
-        slope.mul_(-gamma).sub_(1).mul_(loss)
-        loss.mul_(nll)
+        slope = nll.neg().expm1_().neg_()  # 1 - p, for now
+        weight = slope.pow(gamma)
         if alpha is not None:
-            share = alpha[_kept(target, ignored)]
-            loss.mul_(share)
-            slope.mul_(share)
+            weight.mul_(alpha[_kept(target, ignored)])
         if ignored is not None:
-            slope.masked_fill_(target == ignored, 0)
-        return loss.sum() if total else loss, log_p.exp_(), slope
+            weight.mul_(target != ignored)
+        # where p is 1 both factors of n/(1-p) are 0; the weight behind it is 0 too
+        slope.clamp_min_(torch.finfo(slope.dtype).tiny)
+        torch.div(nll, slope, out=slope).sub_(nll).mul_(gamma).add_(1).mul_(weight)
+        loss = nll.mul_(weight)
+        if ctx.needs_input_grad[0]:
+            index = _kept(target, ignored).unsqueeze(1)
+            log_p.exp_().mul_(slope.unsqueeze_(1)).scatter_add_(1, index, slope.neg_())
+            ctx.slopes = log_p
+        return loss.sum() if total else loss
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        input, target, ctx.gamma, alpha, ctx.ignored, ctx.total = inputs
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(input, target, alpha)
-        ctx.buffers = output[1:]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        input, target, alpha = ctx.saved_tensors
-        rest = (None,) * 5
-        grad = grads[0]
-        if grad is None:
-            return None, *rest
-        buffers, ctx.buffers = ctx.buffers, None
-        if buffers is None or torch.is_grad_enabled():
-
-            def plain(x: Tensor) -> Tensor:
-                return plain_focal(x, target, ctx.gamma, alpha, ctx.ignored, ctx.total)
-
-            return through(plain, [input], [grad])[0], *rest
-        probability, slope = buffers
-        slope = slope.mul_(grad).unsqueeze(1)
-        index = _kept(target, ctx.ignored).unsqueeze(1)
-        return probability.mul_(slope.neg()).scatter_add_(1, index, slope), *rest
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        input, target = ctx.saved_tensors
+        slopes, ctx.slopes = ctx.slopes, None
+        if slopes is None or torch.is_grad_enabled():
+            grad = through(lambda x: plain_focal(x, target, *ctx.options), [input], grads)[0]
+        else:
+            grad = slopes.mul_(grads[0] if ctx.options[3] else grads[0].unsqueeze(1))
+        return grad, None, None, None, None, None
 
 
 def binary_focal_loss(
@@ -173,7 +157,7 @@ def binary_focal_loss(
     input, target = check_binary(who, input, target, reduction, validate)
     total = sample_weight is None and reduction != "none"
     if fusible(input) and not target.requires_grad:
-        loss = _BinaryFocal.apply(input, target, gamma, alpha, total)[0]
+        loss = _BinaryFocal.apply(input, target, gamma, alpha, total)
     else:
         loss = plain_binary_focal(input, target, gamma, alpha, total)
     if total:
@@ -195,69 +179,64 @@ def plain_binary_focal(
 
 
 class _BinaryFocal(torch.autograd.Function):
-    """Compute binary focal losses and their slopes, a cacheful at a time.
+    """Compute binary focal losses, and their slopes along with them.
 
     Math:
         l = a * q^g * n, q = s*(1-t) + (1-s)*t
         dl/dx = a * q^g * (g*n*s*(1-s)*(1-2t)/q + s*(1-t) - (1-s)*t)
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(
-        input: Tensor, target: Tensor, gamma: float, alpha: float | None, total: bool
-    ) -> tuple[Tensor, Tensor]:
-        slopes, losses, sums = input.new_empty(input.shape), [], []
-        parts = [t.reshape(-1).split(CHUNK) for t in (input, target)]
-        for x, t, slope in zip(*parts, slopes.view(-1).split(CHUNK), strict=True):
-            loss = _focal_part(x, t, slope, gamma, alpha)
-            (sums if total else losses).append(loss.sum(dtype=torch.float64) if total else loss)
-        if total:
-            return torch.stack(sums).sum().to(input.dtype), slopes
-        return torch.cat(losses).view(input.shape), slopes
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        input, target, ctx.gamma, ctx.alpha, ctx.total = inputs
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)
+        ctx: Any, input: Tensor, target: Tensor, gamma: float, alpha: float | None, total: bool
+    ) -> Tensor:
+        ctx.options = (gamma, alpha, total)
         ctx.save_for_backward(input, target)
-        ctx.slope = output[1]
+        slopes = input.new_empty(input.shape)
+        losses = input.new_empty(input.shape[:0] if total else input.shape)
+        room = input.new_empty(4, STEP)
+        sums = []
+        for x, t, slope, *loss in stretches(input, target, slopes, *([] if total else [losses])):
+            found = _binary_stretch(x, t, slope, room[:, : len(x)], gamma, alpha)
+            sums.append(found.sum(dtype=torch.float64))
+            if loss:
+                loss[0].copy_(found)
+        ctx.slopes = slopes if ctx.needs_input_grad[0] else None
+        return torch.stack(sums).sum().to(input.dtype) if total else losses
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> Any:
         input, target = ctx.saved_tensors
-        rest = (None,) * 4
-        grad = grads[0]
-        if grad is None:
-            return None, *rest
-        slope, ctx.slope = ctx.slope, None
-        if slope is None or torch.is_grad_enabled():
-
-            def plain(x: Tensor) -> Tensor:
-                return plain_binary_focal(x, target, ctx.gamma, ctx.alpha, ctx.total)
-
-            return through(plain, [input], [grad])[0], *rest
-        return slope.mul_(grad), *rest
+        slopes, ctx.slopes = ctx.slopes, None
+        if slopes is None or torch.is_grad_enabled():
+            plain = plain_binary_focal
+            grad = through(lambda x: plain(x, target, *ctx.options), [input], grads)[0]
+        else:
+            grad = slopes.mul_(grads[0])
+        return grad, None, None, None, None
 
 
-def _focal_part(x: Tensor, t: Tensor, slope: Tensor, gamma: float, alpha: float | None) -> Tensor:
-    """Return the losses of a stretch of logits, and write their slopes."""
-    yes, no = torch.sigmoid(x), torch.sigmoid(-x)
-    false, true = yes * (1 - t), no * t
-    missing = false + true
-    nll = torch.exp(-x.abs()).log1p_().add_(x.clamp_min(0).sub_(x * t))  # large terms first
-    slope.copy_(yes).mul_(no)
-    slope.mul_(1 - 2 * t).mul_(nll).mul_(gamma)
-    power = missing.pow(gamma)
-    slope.div_(missing.clamp_min_(torch.finfo(x.dtype).tiny)).add_(false).sub_(true).mul_(power)
-    loss = power.mul_(nll)
+def _binary_stretch(
+    x: Tensor, t: Tensor, slope: Tensor, room: Tensor, gamma: float, alpha: float | None
+) -> Tensor:
+    """Return the losses of a stretch, in ``room``, and write their slopes."""
+    a, b, c, d = room
+    torch.sigmoid(x, out=a)
+    torch.neg(x, out=b).sigmoid_()
+    torch.mul(a, b, out=slope)
+    b.mul_(t)  # (1 - s)*t
+    a.addcmul_(a, t, value=-1)  # s*(1 - t)
+    torch.add(a, b, out=c)  # q
+    a.sub_(b)
+    torch.clamp_min(x, 0, out=d).addcmul_(x, t, value=-1)  # large terms first
+    d.add_(torch.abs(x, out=b).neg_().exp_().log1p_())  # n
+    torch.pow(c, gamma, out=b)
+    c.clamp_min_(torch.finfo(x.dtype).tiny)
+    slope.addcmul_(slope, t, value=-2).mul_(d).mul_(gamma).div_(c).add_(a)
     if alpha is not None:
-        weight = (2 * alpha - 1) * t + (1 - alpha)
-        loss.mul_(weight)
-        slope.mul_(weight)
-    return loss
+        b.mul_(torch.mul(t, 2 * alpha - 1, out=c).add_(1 - alpha))
+    slope.mul_(b)
+    return d.mul_(b)
 
 
 @brick(
