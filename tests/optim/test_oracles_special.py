@@ -60,7 +60,7 @@ def test_muon_leaves_what_is_no_hidden_matrix_to_adamw() -> None:
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"ns_steps": 0}, "ns_steps"), ({"ns_coefficients": (1.0, 2.0)}, "three numbers"),
+    ({"ns_steps": 0}, "ns_steps"), ({"ns_coefficients": (1.0, 2.0)}, "3 numbers"),
     ({"adjust_lr_fn": "twice"}, "match_rms_adamw"), ({"momentum": -0.1}, "momentum"),
 ])  # fmt: skip
 def test_muon_refuses_bad_values(options: dict[str, Any], message: str) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from brickyard.optim.maths import guard, maximum, minimum, sqrt, total, unit_sum, when
+from brickyard.optim.ranges import POSITIVE, in_range, within
 from brickyard.optim.rule import rule
-from brickyard.optim.rules import positive
 
 __all__ = [
     "adaptive_clip",
@@ -29,9 +29,7 @@ _NONFINITE = ("the gradients' norm is not finite; find the first non-finite loss
 
 
 def _bound(on_nonfinite: str = "skip", unitwise: bool = True, **values: Any) -> None:
-    for name, value in values.items():
-        if isinstance(value, int | float) and not value > 0:
-            raise ValueError(f"{name} must be more than 0; got {value!r}")
+    within(eps=POSITIVE)(**values)
     if on_nonfinite not in ("skip", "error"):
         raise ValueError(f"on_nonfinite must be 'skip' or 'error'; got {on_nonfinite!r}")
 
@@ -119,7 +117,8 @@ def _beta2(h: Any) -> Any:
     return h.t**h.beta2_decay
 
 
-@rule(slots={"row_var": "rows", "col_var": "cols"}, hyper={"beta2_decay": -0.8, "eps1": _EPS})
+@rule(slots={"row_var": "rows", "col_var": "cols"}, hyper={"beta2_decay": -0.8, "eps1": _EPS},
+      check=in_range)  # fmt: skip
 def scale_by_factored_rms(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Divide by the root of a rank-one second moment, kept as row and column means.
 
@@ -134,7 +133,7 @@ def scale_by_factored_rms(u: Any, p: Any, s: Any, h: Any) -> Any:
     return u * maximum(v, h.eps1 * h.eps1).rsqrt(), {"row_var": r, "col_var": q}
 
 
-@rule(slots={"variance": "zeros"}, hyper={"beta2_decay": -0.8, "eps1": _EPS})
+@rule(slots={"variance": "zeros"}, hyper={"beta2_decay": -0.8, "eps1": _EPS}, check=in_range)
 def scale_by_unfactored_rms(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Divide by the root of the second moment, with Adafactor's growing memory.
 
@@ -145,7 +144,7 @@ def scale_by_unfactored_rms(u: Any, p: Any, s: Any, h: Any) -> Any:
     return u * maximum(v, h.eps1 * h.eps1).rsqrt(), {"variance": v}
 
 
-@rule(hyper={"d": 1.0}, role="update", check=positive)
+@rule(hyper={"d": 1.0}, role="update", check=in_range)
 def clip_by_rms(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Bound each tensor's root mean square by ``d``.
 
@@ -156,7 +155,7 @@ def clip_by_rms(u: Any, p: Any, s: Any, h: Any) -> Any:
 
 
 @rule(hyper={"eps2": 1e-3, "weight_decay": 0.0}, options={"relative_step": True}, role="rate",
-      check=positive)  # fmt: skip
+      check=in_range)  # fmt: skip
 def scale_by_param_rms(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Step relative to the size of the tensor: Adafactor's rate.
 

@@ -6,24 +6,10 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import torch
-
 from brickyard.optim.chain import Chain
+from brickyard.optim.ranges import number
 
-
-def number(value: Any, step: int) -> float:
-    """Return a hyperparameter's value for the step after ``step`` steps.
-
-    Raises:
-        TypeError: neither a number nor a schedule.
-    """
-    if callable(value):
-        value = value(step)
-    if isinstance(value, torch.Tensor):
-        value = value.item()
-    if isinstance(value, bool | int | float):
-        return value
-    raise TypeError(f"a hyperparameter is a number or a function step -> float; got {value!r}")
+__all__ = ["Binding", "number"]
 
 
 class Binding:
@@ -55,6 +41,11 @@ class Binding:
         self.read: Callable[[Mapping[str, Any], int], dict[str, Any]] = _reader(keys, self.added)
 
 
+def _shown(key: str) -> str:
+    """Return what a key is called in errors."""
+    return f"beta{int(key[6:]) + 1}" if key.startswith("betas.") else key
+
+
 def _reader(
     keys: list[str], own: Mapping[str, Any]
 ) -> Callable[[Mapping[str, Any], int], dict[str, Any]]:
@@ -65,7 +56,7 @@ def _reader(
         name, _, place = key.partition(".") if key.startswith("betas.") else (key, "", "")
         item = f"{'C' if key in own else 'G'}[{name!r}]" + (f"[{place}]" if place else "")
         lines.append(f"x{i} = {item}")
-        value = f"x{i} if x{i}.__class__ is float else number(x{i}, step)"
+        value = f"x{i} if x{i}.__class__ is float else number(x{i}, step, {_shown(key)!r})"
         parts.append(f"{key!r}: {value}")
     body = "\n    ".join([*lines, "return {" + ", ".join(parts) + "}"])
     space: dict[str, Any] = {"number": number, "C": own}

@@ -53,12 +53,14 @@ class Bucket:
         params: the parameters; their state is complete.
         rows: their dictionaries in ``optimizer.state``.
         plan: gives the slots.
+        place: of the group.
     """
 
     def __init__(self, group: dict[str, Any], setup: Setup, active: tuple[int, ...],
                  params: list[torch.Tensor], rows: list[dict[str, Any]],
-                 plan: Plan) -> None:  # fmt: skip
+                 plan: Plan, place: int) -> None:  # fmt: skip
         self.group, self.setup, self.active, self.params = group, setup, active, params
+        self.place = place
         pieces = setup.chain.pieces
         self.every = [(i, every) for i in active if (every := pieces[i].every) is not None]
         self.strides = [p.stride() for p in params]
@@ -183,6 +185,21 @@ class Setup:
         self.binding = Binding(chain, own)
         self.items = list(self.read.items())
 
+    def adopt(self, other: Setup) -> bool:
+        """Take over another setup's numbers; return False where its structure differs.
+
+        Args:
+            other: of the same group, made after an option changed.
+        """
+        places = [[(piece.where, piece.every) for piece in made.pieces]
+                  for made in (self.chain, other.chain)]  # fmt: skip
+        if (self.chain.structure != other.chain.structure or places[0] != places[1]
+                or self.binding.keys != other.binding.keys):  # fmt: skip
+            return False
+        self.chain, self.read, self.items = other.chain, other.read, other.items
+        self.binding = other.binding
+        return True
+
 
 class Engine:
     """Run an optimizer's steps.
@@ -222,7 +239,7 @@ class Engine:
             setup, rows = self.setups[place], [owner.state[p] for p in params]
             plan = self._plan(setup, active, params[0])
             group = owner.param_groups[place]
-            self.buckets.append(Bucket(group, setup, active, params, rows, plan))
+            self.buckets.append(Bucket(group, setup, active, params, rows, plan, place))
         self._seen = [*self._live()]
         self.dirty = False
 
@@ -250,11 +267,11 @@ class Engine:
         yield from itertools.chain.from_iterable(map(dict.values, owner.state.values()))
         yield owner
 
-    def step(self, coef: float | None) -> bool:
+    def step(self, coefs: Sequence[float] | None) -> bool:
         """Take one step; return False when a guard skipped it.
 
         Args:
-            coef: what gradients are multiplied by first; None for 1.
+            coefs: what gradients are multiplied by first, by group; None for 1 everywhere.
 
         Raises:
             NonFiniteError: a guard that shall raise does not hold.
@@ -262,7 +279,7 @@ class Engine:
         self._prepare()
         buckets, stages = self.buckets, 1
         for bucket in buckets:
-            self._ready(bucket, coef)
+            self._ready(bucket, None if coefs is None else coefs[bucket.place])
             stages = max(stages, bucket.run.plan.graph.stages)
         totals: dict[Any, float] = {}
         for stage in range(stages - 1):
@@ -304,7 +321,9 @@ class Engine:
         for setup, group in zip(self.setups, groups, strict=True):
             for key, value in setup.items:
                 if group[key] is not value and group[key] != value:
-                    return True
+                    if not setup.adopt(self.owner.make_setup(group)):
+                        return True
+                    break
         return not all(map(operator.is_, self._live(), self._seen)) or any(
             g is not None for g in map(_GRAD, self.idle)
         )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from brickyard.errors import near
 from brickyard.optim import backends, state
 from brickyard.optim.binding import number
 from brickyard.optim.chain import Chain, chain, matches
 from brickyard.optim.engine import Engine, Setup
+from brickyard.optim.hooks import Hooks, light
 from brickyard.optim.plan import Flags
+from brickyard.optim.ranges import check_option, declared
 from brickyard.optim.rule import Names, Slot
 
 #: Options of ``torch.optim`` that choose an implementation; here that is ``backend=``.
@@ -35,7 +36,7 @@ class _Watched(Names):
         return value
 
 
-class Optimizer(torch.optim.Optimizer):
+class Optimizer(Hooks, torch.optim.Optimizer):
     """Run a chain of rules over parameters, as one pass over memory where that is possible.
 
     A drop-in ``torch.optim.Optimizer``: groups, closures, schedulers, hooks, ``GradScaler`` and
@@ -77,6 +78,11 @@ class Optimizer(torch.optim.Optimizer):
     ) -> None:  # fmt: skip
         if backend not in backends.NAMES:
             raise ValueError(f"backend must be one of {backends.NAMES}; got {backend!r}")
+        for name, value in (("master_weights", master_weights), ("telemetry", telemetry)):
+            check_option(name, False, value)
+        if state_dtype is not None and not getattr(state_dtype, "is_floating_point", False):
+            raise TypeError(f"state_dtype must be a floating torch.dtype such as torch.float32, "
+                            f"or None; got {state_dtype!r}")  # fmt: skip
         self._chain, self._own = chain, {"lr", "maximize"}
         self.backend, self.master_weights = backend, master_weights
         self.state_dtype, self.telemetry = state_dtype, telemetry
@@ -86,6 +92,9 @@ class Optimizer(torch.optim.Optimizer):
         self._engine = Engine(self)
         defaults = self._defaults(chain, lr, hyper)
         defaults["maximize"] = maximize
+        self._check_values(defaults)
+        if chain is None:
+            self._check_names(defaults)
         super().__init__(_parameters(params), defaults)
 
     def _defaults(self, given: Chain | None, lr: Any, hyper: dict[str, Any]) -> dict[str, Any]:
@@ -119,6 +128,32 @@ class Optimizer(torch.optim.Optimizer):
             raise TypeError(f"{type(self).__name__} needs a chain: Optimizer(model, chain(...))")
         return self._chain
 
+    #: Options of groups in which a subclass keeps its own notes.
+    notes: ClassVar[tuple[str, ...]] = ()
+
+    def check_options(self, o: Any) -> None:
+        """Raise ValueError for options that contradict each other; subclasses override this.
+
+        Args:
+            o: a group's options by attribute. Ranges by name and kind are checked already.
+        """
+
+    def _check_values(self, values: Mapping[str, Any]) -> None:
+        options = declared(type(self))
+        for name, value in values.items():
+            if name in options and name in self._own:
+                check_option(name, options[name], value, self.steps)
+        self.check_options(Names("the parameter group", values))
+
+    def _check_names(self, defaults: Mapping[str, Any]) -> None:
+        """Raise TypeError for an option without effect."""
+        setup = self.make_setup(defaults)
+        known = {*declared(type(self)), *self.notes, *setup.read,
+                 *(key.partition(".")[0] for key in setup.binding.keys.values())}  # fmt: skip
+        for name in defaults:
+            if name not in known:
+                raise TypeError(f"{type(self).__name__} has no option {name!r}{near(name, known)}")
+
     def make_setup(self, group: Mapping[str, Any]) -> Setup:
         """Return a group's chain and where its hyperparameters are."""
         watched = _Watched(group)
@@ -151,10 +186,9 @@ class Optimizer(torch.optim.Optimizer):
         self._engine.dirty = True
 
     def _check(self, added: dict[str, Any]) -> None:
+        self._check_values(added)
         setup = self.make_setup(added)
         values = setup.binding.read(added, self.steps)
-        if not values["lr"] >= 0:
-            raise ValueError(f"lr must be 0 or more; got {values['lr']!r}")
         for i, piece in enumerate(setup.chain.pieces):
             if piece.rule.check is not None:
                 own = {name: values[setup.binding.keys[i, name]] for name in piece.hyper}
@@ -201,8 +235,6 @@ class Optimizer(torch.optim.Optimizer):
             TypeError: sparse gradients.
             NonFiniteError: a piece that shall raise met a norm that is not finite.
         """
-        if self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks or _watched():
-            return _hooked(self, closure)
         return self._step(closure)
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -214,8 +246,7 @@ class Optimizer(torch.optim.Optimizer):
         if found_inf is not None and float(found_inf) != 0.0:
             self.last_skipped, self.skipped = True, self.skipped + 1
             return loss
-        coef = self._coefficient()
-        self.last_skipped = not self._engine.step(coef)
+        self.last_skipped = not self._engine.step(self._coefficients())
         self.skipped += self.last_skipped
         self.steps += not self.last_skipped
         return loss
@@ -223,12 +254,14 @@ class Optimizer(torch.optim.Optimizer):
     #: ``GradScaler`` hands its scale over instead of changing the gradients.
     _step_supports_amp_scaling = True
 
-    def _coefficient(self) -> float | None:
+    def _coefficients(self) -> list[float] | None:
+        """Return what each group's gradients are multiplied by first; None for 1 everywhere."""
         scale = getattr(self, "grad_scale", None)
-        sign = -1.0 if self.param_groups[0]["maximize"] else 1.0
+        signs = [-1.0 if group["maximize"] else 1.0 for group in self.param_groups]
         if scale is None:
-            return None if sign > 0 else sign
-        return sign / float(scale)
+            return signs if -1.0 in signs else None
+        unscale = 1.0 / float(scale)
+        return [sign * unscale for sign in signs]
 
     def norms(self) -> dict[str, dict[str, float]]:
         """Return gradient, update and parameter norm of each tensor, from the last step.
@@ -259,10 +292,10 @@ class Optimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state in torch's form; equal optimizers of torch can load it."""
-        for hook in self._optimizer_state_dict_pre_hooks.values():
+        for hook in self._hooks("save before").values():
             hook(self)
         found = state.save(self)
-        for hook in self._optimizer_state_dict_post_hooks.values():
+        for hook in self._hooks("save after").values():
             changed = hook(self, found)
             found = found if changed is None else changed
         return found
@@ -274,12 +307,12 @@ class Optimizer(torch.optim.Optimizer):
             StateError: another chain or other parameters; the message holds the differences.
         """
         state_dict = dict(state_dict)
-        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+        for hook in self._hooks("load before").values():
             changed = hook(self, state_dict)
             state_dict = state_dict if changed is None else changed
         state.load(self, state_dict)
         self._engine.dirty = True
-        for hook in self._optimizer_load_state_dict_post_hooks.values():
+        for hook in self._hooks("load after").values():
             hook(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -297,18 +330,7 @@ class Optimizer(torch.optim.Optimizer):
         return made
 
 
-#: torch wraps ``step`` in hooks and a profiler's range, which costs more than a small step. Marked
-#: as wrapped already, it goes through torch's wrapper only when somebody listens.
-Optimizer.step.hooked = True  # type: ignore[attr-defined]
-_hooked = torch.optim.Optimizer.profile_hook_step(Optimizer._step)
-
-
-def _watched() -> bool:
-    """Say whether a profiler runs or hooks for all optimizers are registered."""
-    return bool(
-        torch.autograd.profiler._is_profiler_enabled
-        or _global_optimizer_pre_hooks or _global_optimizer_post_hooks
-    )  # fmt: skip
+Optimizer.step = light(Optimizer.step)
 
 
 def _parameters(params: Any) -> Any:

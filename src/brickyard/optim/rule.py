@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from brickyard.errors import near
+from brickyard.optim.ranges import number, whole
 
 #: In which order the parts of a chain make sense.
 ROLES = ("gradient", "scale", "update", "rate", "weights")
@@ -120,12 +121,15 @@ class Rule:
             if key in given:
                 raise TypeError(f"{self.name} got {key!r} twice")
             given[key] = value
-        if every is not None and (not isinstance(every, int) or every < 1):
-            raise ValueError(f"every must be a whole number of steps, at least 1; got {every!r}")
+        if every is not None:
+            whole("every", every)
         hyper = {k: given.get(k, v) for k, v in self.hyper.items()}
         static = {k: given.get(k, v) for k, v in self.options.items()}
+        for key, value in hyper.items():
+            if not callable(value):
+                number(value, 0, f"{key} of {self.name}")
         if self.check is not None:
-            plain = {k: v for k, v in hyper.items() if isinstance(v, int | float)}
+            plain = {k: number(v, 0) for k, v in hyper.items() if not callable(v)}
             self.check(**{**self.hyper, **plain, **static})
         return Piece(self, name or self.name, hyper, static, where, every,
                      frozenset(k for k in given if k in hyper))  # fmt: skip

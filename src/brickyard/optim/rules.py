@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from brickyard.optim.maths import sqrt, when
+from brickyard.optim.ranges import MEMORY, in_range, within
 from brickyard.optim.rule import rule
 
 __all__ = [
@@ -15,18 +16,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def positive(**values: Any) -> None:
-    """Raise ValueError for a hyperparameter below zero, or a beta that is not below one."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if name.startswith("beta") and len(name) == 5 and not 0 <= value < 1:
-            raise ValueError(f"{name} must be at least 0 and below 1; got {value!r}")
-        if not value >= 0 and name != "beta2_decay":
-            raise ValueError(f"{name} must be 0 or more; got {value!r}")
-
-
-@rule(hyper={"weight_decay": 0.01}, role="gradient", check=positive)
+@rule(hyper={"weight_decay": 0.01}, role="gradient", check=in_range)
 def l2(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Add the gradient of ``weight_decay/2 * ||p||^2``: coupled decay, rescaled by what follows.
 
@@ -36,7 +26,7 @@ def l2(u: Any, p: Any, s: Any, h: Any) -> Any:
     return u + h.weight_decay * p
 
 
-@rule(hyper={"weight_decay": 0.01}, role="update", check=positive)
+@rule(hyper={"weight_decay": 0.01}, role="update", check=in_range)
 def decay(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Shrink the weights by ``lr * weight_decay`` per step, whatever the gradient's scale.
 
@@ -47,7 +37,7 @@ def decay(u: Any, p: Any, s: Any, h: Any) -> Any:
 
 
 @rule(slots={"momentum_buffer": "zeros"}, hyper={"momentum": 0.9, "dampening": 0.0},
-      options={"nesterov": False}, check=positive)  # fmt: skip
+      options={"nesterov": False}, check=in_range)  # fmt: skip
 def scale_by_momentum(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Add up gradients with a fading memory, as torch does: the first step is not dampened.
 
@@ -59,7 +49,7 @@ def scale_by_momentum(u: Any, p: Any, s: Any, h: Any) -> Any:
     return (u + h.momentum * v if h.nesterov else v), {"momentum_buffer": v}
 
 
-@rule(slots={"exp_avg": "zeros"}, hyper={"momentum": 0.9}, check=positive)
+@rule(slots={"exp_avg": "zeros"}, hyper={"momentum": 0.9}, check=within(momentum=MEMORY))
 def scale_by_ema(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Take a running mean, which starts at zero and is not corrected for it.
 
@@ -71,7 +61,7 @@ def scale_by_ema(u: Any, p: Any, s: Any, h: Any) -> Any:
 
 
 @rule(slots={"momentum_buffer": "zeros"}, hyper={"momentum": 0.9}, options={"nesterov": False},
-      role="rate", check=positive)  # fmt: skip
+      role="rate", check=in_range)  # fmt: skip
 def velocity(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Keep a velocity in units of the weights: it remembers the rate at which it was made.
 
@@ -85,7 +75,7 @@ def velocity(u: Any, p: Any, s: Any, h: Any) -> Any:
 @rule(
     slots=lambda o: {"exp_avg": "zeros", "exp_avg_sq": "zeros",
                      **({"max_exp_avg_sq": "zeros"} if o.amsgrad else {})},
-    hyper={"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}, options={"amsgrad": False}, check=positive,
+    hyper={"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}, options={"amsgrad": False}, check=in_range,
 )  # fmt: skip
 def scale_by_adam(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Divide the gradient's running mean by the root of its running square, bias-corrected.
@@ -103,7 +93,7 @@ def scale_by_adam(u: Any, p: Any, s: Any, h: Any) -> Any:
     return (m / root) / (1 - h.beta1**h.t), new
 
 
-@rule(slots={"exp_avg": "zeros"}, hyper={"beta1": 0.9, "beta2": 0.99}, check=positive)
+@rule(slots={"exp_avg": "zeros"}, hyper={"beta1": 0.9, "beta2": 0.99}, check=in_range)
 def scale_by_lion(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Take the sign of a mix of gradient and momentum; the momentum fades more slowly.
 
@@ -118,7 +108,7 @@ def scale_by_lion(u: Any, p: Any, s: Any, h: Any) -> Any:
 @rule(
     slots=lambda o: {"square_avg": "zeros", **({"grad_avg": "zeros"} if o.centered else {})},
     hyper={"alpha": 0.99, "eps": 1e-8}, options={"centered": False, "eps_inside": False},
-    check=positive,
+    check=within(alpha=MEMORY),
 )  # fmt: skip
 def scale_by_rms(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Divide by the root of the gradient's running square (centered: its running variance).
@@ -136,7 +126,7 @@ def scale_by_rms(u: Any, p: Any, s: Any, h: Any) -> Any:
     return u / ((spread + h.eps).sqrt() if h.eps_inside else spread.sqrt() + h.eps), new
 
 
-@rule(slots={"ema": "param"}, hyper={"ema_decay": 0.999}, role="weights", check=positive)
+@rule(slots={"ema": "param"}, hyper={"ema_decay": 0.999}, role="weights", check=in_range)
 def ema_weights(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Keep a running average of the weights beside them, in the same pass.
 
@@ -146,7 +136,7 @@ def ema_weights(u: Any, p: Any, s: Any, h: Any) -> Any:
     return p, {"ema": torch.lerp(s.ema, p, 1 - h.ema_decay)}
 
 
-@rule(slots={"slow_param": "param"}, hyper={"alpha": 0.5}, role="weights", check=positive)
+@rule(slots={"slow_param": "param"}, hyper={"alpha": 0.5}, role="weights", check=in_range)
 def lookahead(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Move slow weights towards the fast ones and restart from there; use with ``every=k``.
 

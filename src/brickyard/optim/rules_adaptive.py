@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from brickyard.optim.maths import maximum, minimum, sqrt, when
+from brickyard.optim.ranges import SHARE, in_range, within
 from brickyard.optim.rule import rule
-from brickyard.optim.rules import positive
 
 __all__ = [
     "bound_rates", "scale_by_adadelta", "scale_by_adagrad", "scale_by_adamax", "scale_by_nadam",
@@ -22,28 +22,14 @@ def form_of(form: str) -> None:
         raise ValueError(f"form must be 'paper' or 'code' (the authors'); got {form!r}")
 
 
-def _yogi(form: str = "paper", **values: Any) -> None:
+def _formed(form: str = "paper", **values: Any) -> None:
     form_of(form)
-    positive(**values)
-
-
-def _bounds(form: str = "paper", gamma: Any = 1e-3, **values: Any) -> None:
-    form_of(form)
-    positive(**values)
-    if not gamma > 0:
-        raise ValueError(f"gamma must be more than 0: the bounds close at this speed; got {gamma}")
-
-
-def _radam(threshold: Any = 5.0, **values: Any) -> None:
-    positive(**values)
-    if not threshold >= 4:
-        raise ValueError(f"threshold must be 4 or more: below, the variance of Adam's scale is not "
-                         f"finite; got {threshold!r}")  # fmt: skip
+    in_range(**values)
 
 
 @rule(slots={"sum": "zeros"},
       hyper={"lr_decay": 0.0, "initial_accumulator_value": 0.0, "eps": 1e-10},
-      options={"eps_inside": False}, check=positive)  # fmt: skip
+      options={"eps_inside": False}, check=in_range)  # fmt: skip
 def scale_by_adagrad(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Divide by the root of the sum of all squares so far.
 
@@ -57,7 +43,7 @@ def scale_by_adagrad(u: Any, p: Any, s: Any, h: Any) -> Any:
 
 
 @rule(slots={"square_avg": "zeros", "acc_delta": "zeros"}, hyper={"rho": 0.9, "eps": 1e-6},
-      check=positive)  # fmt: skip
+      check=within(rho=SHARE))  # fmt: skip
 def scale_by_adadelta(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Scale by the running size of past updates over the running size of gradients.
 
@@ -72,7 +58,7 @@ def scale_by_adadelta(u: Any, p: Any, s: Any, h: Any) -> Any:
 
 @rule(slots={"exp_avg": "zeros", "exp_avg_sq": "zeros", "mu_product": "host"},
       hyper={"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "momentum_decay": 4e-3},
-      check=positive)  # fmt: skip
+      check=in_range)  # fmt: skip
 def scale_by_nadam(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Take Adam's step from where the momentum will be one step later.
 
@@ -93,7 +79,7 @@ def scale_by_nadam(u: Any, p: Any, s: Any, h: Any) -> Any:
 
 @rule(slots={"exp_avg": "zeros", "exp_avg_sq": "zeros"},
       hyper={"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "threshold": 5.0},
-      check=_radam)  # fmt: skip
+      check=in_range)  # fmt: skip
 def scale_by_radam(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Use Adam's scale only as far as its variance is known; momentum alone before that.
 
@@ -115,7 +101,7 @@ def scale_by_radam(u: Any, p: Any, s: Any, h: Any) -> Any:
 
 
 @rule(slots={"exp_avg": "zeros", "exp_inf": "zeros"},
-      hyper={"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}, check=positive)  # fmt: skip
+      hyper={"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}, check=in_range)  # fmt: skip
 def scale_by_adamax(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Divide the running mean by a fading maximum of the gradient's size.
 
@@ -129,7 +115,7 @@ def scale_by_adamax(u: Any, p: Any, s: Any, h: Any) -> Any:
 
 @rule(slots={"exp_avg": "zeros", "exp_avg_sq": "zeros"},
       hyper={"beta1": 0.9, "beta2": 0.999, "eps": 1e-3, "initial_accumulator_value": 1e-6},
-      options={"form": "paper"}, check=_yogi)  # fmt: skip
+      options={"form": "paper"}, check=_formed)  # fmt: skip
 def scale_by_yogi(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Let the second moment move by a share of the new square, whatever the distance to it.
 
@@ -153,7 +139,7 @@ def scale_by_yogi(u: Any, p: Any, s: Any, h: Any) -> Any:
                      **({"max_exp_avg_sq": "zeros"} if o.amsbound else {})},
     hyper={"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "final_lr": 0.1, "gamma": 1e-3,
            "base_lr": 1e-3},
-    options={"amsbound": False, "form": "paper"}, role="rate", check=_bounds,
+    options={"amsbound": False, "form": "paper"}, role="rate", check=_formed,
 )  # fmt: skip
 def bound_rates(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Clip Adam's rate per weight to bounds that close in on one rate for all: AdaBound.
@@ -180,7 +166,7 @@ def bound_rates(u: Any, p: Any, s: Any, h: Any) -> Any:
 
 
 @rule(slots={"exp_avg": "zeros", "hessian": "zeros"},
-      hyper={"beta1": 0.96, "rho": 0.05, "eps": 1e-12}, check=positive)  # fmt: skip
+      hyper={"beta1": 0.96, "rho": 0.05, "eps": 1e-12}, check=in_range)  # fmt: skip
 def scale_by_sophia(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Divide the running mean by a diagonal Hessian made elsewhere, and bound the result by 1.
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from brickyard.optim.maths import maximum, per_matrix, when
+from brickyard.optim.ranges import MEMORY, in_range, whole, within
 from brickyard.optim.rule import rule
-from brickyard.optim.rules import positive
 
 __all__ = ["Orthogonalize", "scale_by_lars", "scale_by_muon", "velocity_ahead"]
 
@@ -19,18 +19,19 @@ NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 def _muon(ns_coefficients: Any = NS_COEFFICIENTS, ns_steps: Any = 5, adjust: str = "original",
           **values: Any) -> None:  # fmt: skip
-    positive(**values)
+    within(momentum=MEMORY)(**values)
     if len(ns_coefficients) != 3:
         raise ValueError(f"ns_coefficients are three numbers (a, b, c); got {ns_coefficients!r}")
-    if not isinstance(ns_steps, int) or not 1 <= ns_steps < 100:
-        raise ValueError(f"ns_steps must be a whole number from 1 to 99; got {ns_steps!r}")
+    whole("ns_steps", ns_steps)
+    if ns_steps >= 100:
+        raise ValueError(f"ns_steps must be below 100: 5 are usual; got {ns_steps!r}")
     if adjust not in ("original", "match_rms_adamw"):
         raise ValueError(f"the rate's adjustment is 'original' or 'match_rms_adamw'; "
                          f"got {adjust!r}")  # fmt: skip
 
 
 @rule(hyper={"momentum": 0.9, "weight_decay": 0.0}, slots={"momentum_buffer": "zeros"},
-      role="rate", check=positive)  # fmt: skip
+      role="rate", check=in_range)  # fmt: skip
 def velocity_ahead(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Keep a velocity from gradients taken at ``p - momentum*v``, decay included.
 
@@ -42,7 +43,7 @@ def velocity_ahead(u: Any, p: Any, s: Any, h: Any) -> Any:
     return v, {"momentum_buffer": v}
 
 
-@rule(hyper={"weight_decay": 0.0, "trust_coefficient": 1e-3}, check=positive)
+@rule(hyper={"weight_decay": 0.0, "trust_coefficient": 1e-3}, check=in_range)
 def scale_by_lars(u: Any, p: Any, s: Any, h: Any) -> Any:
     """Give each tensor a rate in proportion to its norm over its gradient's.
 

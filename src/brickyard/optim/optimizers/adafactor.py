@@ -74,8 +74,6 @@ class Adafactor(Optimizer):
         *, relative_step: bool = True, momentum: float = 0.0, maximize: bool = False,
         **engine: Any,
     ) -> None:  # fmt: skip
-        if beta2_decay > 0:
-            raise ValueError(f"beta2_decay must be 0 or less; got {beta2_decay!r}")
         super().__init__(
             params, lr=lr, beta2_decay=beta2_decay, eps=eps, d=d, weight_decay=weight_decay,
             relative_step=relative_step, momentum=momentum, maximize=maximize, **engine,

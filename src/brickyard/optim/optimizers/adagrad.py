@@ -105,7 +105,7 @@ class Adadelta(Optimizer):
     Args:
         params: parameters, named parameters, groups of them, or a module.
         lr: factor of the update; 1 is the paper's method.
-        rho: memory of both running squares, in [0, 1).
+        rho: memory of both running squares, in [0, 1].
         eps: size of the first updates, squared; keeps the division finite.
         weight_decay: coefficient of the coupled penalty.
         maximize: climb instead of descending.
@@ -131,8 +131,6 @@ class Adadelta(Optimizer):
         self, params: Any, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6,
         weight_decay: float = 0.0, *, maximize: bool = False, **engine: Any,
     ) -> None:  # fmt: skip
-        if not callable(rho) and not 0 <= rho <= 1:
-            raise ValueError(f"rho must be from 0 to 1; got {rho!r}")
         super().__init__(params, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay,
                          maximize=maximize, **engine)  # fmt: skip
 

@@ -93,7 +93,7 @@ class Muon(Optimizer):
             params = _groups(params)
         super().__init__(
             params, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov,
-            ns_coefficients=tuple(ns_coefficients), eps=eps, ns_steps=ns_steps,
+            ns_coefficients=ns_coefficients, eps=eps, ns_steps=ns_steps,
             adjust_lr_fn=adjust_lr_fn, betas=betas, use_muon=use, **engine,
         )  # fmt: skip
 

@@ -79,11 +79,8 @@ class NAG(Optimizer):
         """Return the velocity with the gradient taken ahead."""
         return chain(velocity_ahead())
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step from the gradient at the point ahead.
-
-        Args:
-            closure: zeroes gradients, computes loss and gradients, and returns the loss.
 
         Raises:
             TypeError: no closure.
@@ -91,9 +88,7 @@ class NAG(Optimizer):
         if closure is None:
             raise TypeError("NAG takes the gradient at a point ahead: call step(closure); "
                             "SGD(nesterov=True) needs no closure")  # fmt: skip
-        return super().step(lambda: self._ahead(closure))
-
-    step.hooked = True  # type: ignore[attr-defined]  # the base class calls hooks
+        return super()._step(lambda: self._ahead(closure))
 
     def _ahead(self, closure: Callable[[], Any]) -> Any:
         """Run the closure with the weights moved ahead."""

@@ -148,8 +148,6 @@ class Ranger(Optimizer):
         betas: tuple[float, float] = (0.95, 0.999), eps: float = 1e-5, weight_decay: float = 0.0,
         *, threshold: float = 5.0, maximize: bool = False, **engine: Any,
     ) -> None:  # fmt: skip
-        if not callable(alpha) and not 0 <= alpha <= 1:
-            raise ValueError(f"alpha must be from 0 (stay) to 1 (no averaging); got {alpha!r}")
         super().__init__(
             params, lr=lr, alpha=alpha, k=k, betas=betas, eps=eps, weight_decay=weight_decay,
             threshold=threshold, maximize=maximize, **engine,

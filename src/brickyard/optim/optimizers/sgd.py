@@ -70,17 +70,21 @@ class SGD(Optimizer):
         weight_decay: float = 0.0, nesterov: bool = False, *, maximize: bool = False,
         velocity: Literal["torch", "classic"] = "torch", **engine: Any,
     ) -> None:  # fmt: skip
-        if nesterov and (momentum == 0 or dampening != 0):
-            raise ValueError("nesterov needs momentum above 0 and no dampening; got "
-                             f"momentum={momentum!r}, dampening={dampening!r}")  # fmt: skip
-        if velocity not in ("torch", "classic"):
-            raise ValueError(f"velocity must be 'torch' or 'classic'; got {velocity!r}")
-        if velocity == "classic" and dampening != 0:
-            raise ValueError(f"the classic velocity has no dampening; got {dampening!r}")
         super().__init__(
             params, lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
             nesterov=nesterov, velocity=velocity, maximize=maximize, **engine,
         )  # fmt: skip
+
+    def check_options(self, o: Any) -> None:
+        """Raise ValueError for velocities that do not exist or options that they do not have."""
+        if o.velocity not in ("torch", "classic"):
+            raise ValueError(f"velocity must be 'torch' or 'classic'; got {o.velocity!r}")
+        if o.nesterov and (o.momentum == 0 or o.dampening != 0):
+            raise ValueError("nesterov needs momentum above 0 and no dampening; got "
+                             f"momentum={o.momentum!r}, dampening={o.dampening!r}")  # fmt: skip
+        if o.velocity == "classic" and o.dampening != 0:
+            raise ValueError("the classic velocity has no dampening: use velocity='torch' for it; "
+                             f"got dampening={o.dampening!r}")  # fmt: skip
 
     def pieces(self, o: Any) -> Chain:
         """Return coupled decay and momentum, as far as they are switched on."""

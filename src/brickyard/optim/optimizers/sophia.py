@@ -9,6 +9,7 @@ import torch
 from torch import distributed
 
 from brickyard.catalog import brick
+from brickyard.optim.binding import number
 from brickyard.optim.chain import Chain, chain
 from brickyard.optim.optimizer import Optimizer
 from brickyard.optim.optimizers.curvature import gauss_newton_bartlett, hutchinson
@@ -19,13 +20,9 @@ from brickyard.optim.rules_adaptive import scale_by_sophia
 class _Sophia(Optimizer):
     """Hold what both variants share: the step, and when a new diagonal is due."""
 
+    notes = ("hessian_step",)
+
     def __init__(self, params: Any, update_interval: int, **options: Any) -> None:
-        if not isinstance(update_interval, int) or update_interval < 1:
-            raise ValueError("update_interval must be a whole number of steps, at least 1; "
-                             f"got {update_interval!r}")  # fmt: skip
-        beta2 = options["betas"][1]
-        if not callable(beta2) and not 0 <= beta2 < 1:
-            raise ValueError(f"beta2 must be at least 0 and below 1; got {beta2!r}")
         super().__init__(params, update_interval=update_interval, hessian_step=-1, **options)
 
     def pieces(self, o: Any) -> Chain:
@@ -35,28 +32,25 @@ class _Sophia(Optimizer):
     @property
     def hessian_due(self) -> bool:
         """Say whether ``update_hessian`` must be called before the next step."""
-        group = self.param_groups[0]
-        last = group["hessian_step"]
-        return last < 0 or self.steps - last >= group["update_interval"]
+        return any(
+            group["hessian_step"] < 0
+            or self.steps - group["hessian_step"] >= group["update_interval"]
+            for group in self.param_groups
+        )
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step.
-
-        Args:
-            closure: computes the loss and gradients again, and returns the loss.
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step, with an estimate that is not too old.
 
         Raises:
             RuntimeError: a new estimate of the Hessian is due.
         """
         if self.hessian_due:
+            often = min(group["update_interval"] for group in self.param_groups)
             raise RuntimeError(
-                f"{type(self).__name__} needs a new Hessian every "
-                f"{self.param_groups[0]['update_interval']} steps: before step(), do "
+                f"{type(self).__name__} needs a new Hessian every {often} steps: before step(), do "
                 "'if optimizer.hessian_due: optimizer.update_hessian(...)'"
             )
-        return super().step(closure)
-
-    step.hooked = True  # type: ignore[attr-defined]  # the base class calls hooks
+        return super()._step(closure)
 
     def _all(self) -> list[torch.Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
@@ -81,7 +75,7 @@ class _Sophia(Optimizer):
         many = distributed.get_world_size() if distributed.is_available() and (
             distributed.is_initialized()) else 1  # fmt: skip
         for group in self.param_groups:
-            setup, beta2 = self.make_setup(group), group["betas"][1]
+            setup, beta2 = self.make_setup(group), number(group["betas"][1], self.steps)
             names = group.get("param_names") or [None] * len(group["params"])
             for name, p, new in zip(names, group["params"], found, strict=False):
                 if many > 1:
@@ -267,6 +261,6 @@ class SophiaH(_Sophia):
         with torch.enable_grad():
             value = loss()
             found = hutchinson(value, self._all(), probe, generator)
-        if self.param_groups[0]["maximize"]:
-            found = [-h for h in found]
+        signs = [-1 if g["maximize"] else 1 for g in self.param_groups for _ in g["params"]]
+        found = [sign * h for sign, h in zip(signs, found, strict=True)]
         self.record_hessian(found)

@@ -8,6 +8,7 @@ from brickyard.catalog import brick
 from brickyard.optim.binding import number
 from brickyard.optim.chain import Chain, chain
 from brickyard.optim.optimizer import Optimizer
+from brickyard.optim.ranges import check_option
 from brickyard.optim.rules import l2
 from brickyard.optim.rules_adaptive import bound_rates, scale_by_yogi
 
@@ -153,11 +154,17 @@ class AdaBound(Optimizer):
             ValueError: a rate of 0, in the form that divides by it.
         """
         group = {**param_group}
-        base = group.setdefault("base_lr", number(group.get("lr", self.defaults["lr"]), 0))
-        if group.get("form", self.defaults["form"]) == "code" and not base > 0:
+        rate = group.get("lr", self.defaults["lr"])
+        check_option("lr", 1e-3, rate)
+        group.setdefault("base_lr", number(rate, 0))
+        super().add_param_group(group)
+
+    def check_options(self, o: Any) -> None:
+        """Raise ValueError for a first rate of 0 in the form that divides by it."""
+        base = o.lr if o.base_lr is None else o.base_lr
+        if o.form == "code" and not number(base, 0) > 0:
             raise ValueError("form='code' bounds rates relative to the first lr, which is "
                              f"{base!r}: give the group's base_lr")  # fmt: skip
-        super().add_param_group(group)
 
     def pieces(self, o: Any) -> Chain:
         """Return coupled decay, if any, and the bounded step."""
