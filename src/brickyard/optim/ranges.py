@@ -141,6 +141,25 @@ def number(value: Any, step: int, name: str = "a hyperparameter") -> float:
                     f"a number; got {value!r}")  # fmt: skip
 
 
+def fixed(name: str, value: Any, allowed: Range | None = None) -> float:
+    """Return a number that is read once, where a schedule would have no effect.
+
+    Args:
+        name: what it is called.
+        value: what was received.
+        allowed: its range; None for that of its name.
+
+    Raises:
+        TypeError: no number, or a schedule.
+        ValueError: out of range.
+    """
+    if callable(value):
+        raise TypeError(f"{name} must be a number, no schedule: it is read once; got {value!r}")
+    found = number(value, 0, name)
+    (allowed or range_of(name)).check(name, found)
+    return found
+
+
 def whole(name: str, value: Any, least: int = 1) -> None:
     """Raise unless a value is a whole number of at least ``least``.
 

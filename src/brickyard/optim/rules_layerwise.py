@@ -26,7 +26,7 @@ def _muon(ns_coefficients: Any = NS_COEFFICIENTS, ns_steps: Any = 5, adjust: str
     if ns_steps >= 100:
         raise ValueError(f"ns_steps must be below 100: 5 are usual; got {ns_steps!r}")
     if adjust not in ("original", "match_rms_adamw"):
-        raise ValueError(f"the rate's adjustment is 'original' or 'match_rms_adamw'; "
+        raise ValueError(f"adjust (adjust_lr_fn) must be 'original' or 'match_rms_adamw'; "
                          f"got {adjust!r}")  # fmt: skip
 
 

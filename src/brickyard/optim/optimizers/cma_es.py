@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from brickyard.catalog import brick
+from brickyard.optim.ranges import POSITIVE, fixed, whole
+from brickyard.optim.state import StateError
 
 
 @brick(
@@ -44,7 +47,8 @@ class CMAES:
         options: of ``cma.CMAOptions``, for example ``{"tolfun": 1e-9}``.
 
     Raises:
-        ValueError: no parameters, a sigma or box out of range.
+        ValueError: no parameters, a sigma, popsize or box out of range.
+        TypeError: an option of the wrong kind.
         ImportError: the package ``cma`` is not installed.
 
     Example:
@@ -68,25 +72,34 @@ class CMAES:
         start = self.vector()
         if not start.numel():
             raise ValueError("CMAES needs at least one parameter; got none")
-        if not (sigma > 0 and math.isfinite(sigma)):
-            raise ValueError(f"sigma must be more than 0 and finite; got {sigma!r}")
-        if popsize is not None and popsize < 2:
-            raise ValueError(f"popsize must be 2 or more; got {popsize!r}")
+        self.sigma = float(fixed("sigma", sigma, POSITIVE))
+        if popsize is not None:
+            whole("popsize", popsize, 2)
+        if seed is not None:
+            whole("seed", seed, 0)
+        if not isinstance(options, Mapping | None):
+            raise TypeError(f"options must be a dictionary of cma.CMAOptions; got {options!r}")
+        self.settings: dict[str, Any] = {"popsize": popsize} if popsize is not None else {}
+        if box is not None:
+            self.settings["bounds"] = _box(box, start)
+        self.settings |= options or {}
+        self._begin(start, _Normal(seed))
+
+    def _begin(self, start: torch.Tensor, normal: _Normal) -> None:
+        """Make the strategy and an empty log of what happens to it."""
         try:
             import cma
         except ImportError:
             raise ImportError(
                 "CMAES needs the package cma; run: pip install 'brickyard[sweep]'"
             ) from None
-        settings: dict[str, Any] = {"verbose": -9, "verb_log": 0, "seed": np.nan,
-                                    "randn": _Normal(seed)}  # fmt: skip
-        if popsize is not None:
-            settings["popsize"] = popsize
-        if box is not None:
-            settings["bounds"] = _box(box, start)
-        self.sigma = float(sigma)
+        self._start, self._source = start, normal.state
+        self._log: list[dict[str, Any]] = []
+        self._asked: torch.Tensor | None = None
+        self._waiting = 0
+        settings = {"verbose": -9, "verb_log": 0, "seed": np.nan, "randn": normal}
         self.strategy: Any = cma.CMAEvolutionStrategy(
-            start.tolist(), float(sigma), {**settings, **(options or {})}
+            start.tolist(), self.sigma, {**settings, **self.settings}
         )
 
     def vector(self) -> torch.Tensor:
@@ -113,7 +126,9 @@ class CMAES:
 
     def ask(self) -> torch.Tensor:
         """Return new candidates ``(popsize, n)``, float64."""
-        return torch.from_numpy(np.stack(self.strategy.ask()))
+        self._asked = torch.from_numpy(np.stack(self.strategy.ask()))
+        self._waiting += 1
+        return self._asked.clone()
 
     def tell(self, candidates: torch.Tensor, losses: Sequence[float] | torch.Tensor) -> None:
         """Learn from the losses of candidates.
@@ -131,6 +146,70 @@ class CMAES:
                              f"{len(candidates)} candidates")  # fmt: skip
         worst = [math.inf if math.isnan(v) else v for v in values]
         self.strategy.tell(list(candidates.numpy()), worst)
+        self.strategy.stop()  # it keeps notes of its own, once per generation
+        asked, self._asked = self._asked, None
+        known = asked is not None and torch.equal(candidates, asked)
+        self._log.append({
+            "asked": self._waiting, "candidates": None if known else candidates.clone(),
+            "losses": torch.tensor(values, dtype=torch.float64),
+        })  # fmt: skip
+        self._waiting = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the search needs to go on: its settings, its source of draws, all losses.
+
+        It holds tensors, numbers and text only, and grows by ``popsize`` numbers per generation.
+        The parameters' values are the model's to save.
+        """
+        return {
+            "start": self._start.clone(), "sigma": self.sigma, "settings": self._shown(),
+            "source": self._source, "log": [dict(entry) for entry in self._log],
+            "waiting": self._waiting, "mean": self.mean,
+        }  # fmt: skip
+
+    def _shown(self) -> dict[str, str]:
+        return {name: repr(value) for name, value in sorted(self.settings.items())}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on exactly where ``state_dict`` was taken: ``ask`` returns what it would have there.
+
+        The search is run again from its losses, which takes the time of the package's arithmetic
+        but no evaluation. Parameters are left as they are. Nothing is changed unless it succeeds.
+
+        Raises:
+            StateError: another number of parameters, other settings, or a version of ``cma`` that
+                computes something else.
+        """
+        own = {"parameters": self._start.numel(), "sigma": self.sigma, **self._shown()}
+        try:
+            theirs = {"parameters": state_dict["start"].numel(), "sigma": state_dict["sigma"],
+                      **state_dict["settings"]}  # fmt: skip
+            source, log, waiting = (state_dict[key] for key in ("source", "log", "waiting"))
+            mean = state_dict["mean"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StateError(f"this is no state_dict of CMAES: it has no {error}") from None
+        wrong = [f"{name}: {theirs.get(name, 'default')} in the checkpoint, "
+                 f"{own.get(name, 'default')} here"
+                 for name in {**own, **theirs} if own.get(name) != theirs.get(name)]  # fmt: skip
+        if wrong:
+            shown = "\n  ".join(wrong)
+            raise StateError(f"the checkpoint does not fit this search:\n  {shown}")
+        kept = dict(self.__dict__)
+        normal = _Normal(0)
+        normal.state = source
+        self._begin(state_dict["start"].clone(), normal)
+        for entry in log:
+            for _ in range(entry["asked"]):
+                self.ask()
+            told: Any = self._asked if entry["candidates"] is None else entry["candidates"]
+            self.tell(told, entry["losses"])
+        for _ in range(waiting):
+            self.ask()
+        if not torch.equal(self.mean, mean):
+            self.__dict__.clear()
+            self.__dict__.update(kept)
+            raise StateError("the search does not repeat itself: the checkpoint was written with "
+                             "another version of cma or NumPy; install that one")  # fmt: skip
 
     @property
     def best(self) -> tuple[torch.Tensor, float]:
@@ -181,8 +260,7 @@ class CMAES:
         Raises:
             ValueError: no evaluation allowed.
         """
-        if evaluations < 1:
-            raise ValueError(f"evaluations must be 1 or more; got {evaluations!r}")
+        whole("evaluations", evaluations)
         used = 0
         while used < evaluations and not self.stopped:
             self.step(closure)
@@ -197,6 +275,15 @@ class _Normal:
 
     def __init__(self, seed: int | None) -> None:
         self.source = np.random.default_rng(seed)
+
+    @property
+    def state(self) -> str:
+        """Return where the generator stands, as text."""
+        return json.dumps(self.source.bit_generator.state)
+
+    @state.setter
+    def state(self, text: str) -> None:
+        self.source.bit_generator.state = json.loads(text)
 
     def __call__(self, *shape: int) -> Any:
         return self.source.standard_normal(shape)
@@ -226,6 +313,9 @@ def _box(box: tuple[Any, Any], start: torch.Tensor) -> list[list[float]]:
     Raises:
         ValueError: bounds of another length or in the wrong order, a start outside.
     """
+    if not isinstance(box, tuple | list) or len(box) != 2:
+        raise TypeError(f"box must be (lowest, highest), each a number or one per parameter; "
+                        f"got {box!r}")  # fmt: skip
     low, high = (torch.as_tensor(b, dtype=torch.float64).expand(start.shape) for b in box)
     if not bool((low < high).all()):
         raise ValueError(f"box is (lowest, highest) with lowest below highest; got {box!r}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 
 from brickyard.catalog import brick
+from brickyard.optim.ranges import fixed, whole
 
 
 @brick(
@@ -44,7 +46,8 @@ class LBFGS(torch.optim.LBFGS):
         line_search_fn: ``"strong_wolfe"``, or None for steps of ``lr``.
 
     Raises:
-        ValueError: more than one parameter group.
+        TypeError: an option of the wrong kind; schedules are not taken here.
+        ValueError: a value out of range, more than one parameter group.
 
     Example:
         >>> import torch
@@ -70,5 +73,29 @@ class LBFGS(torch.optim.LBFGS):
     ) -> None:  # fmt: skip
         if isinstance(params, torch.nn.Module):
             params = list(params.named_parameters())
+        _check({"lr": lr, "max_iter": max_iter, "max_eval": max_eval,
+                "tolerance_grad": tolerance_grad, "tolerance_change": tolerance_change,
+                "history_size": history_size, "line_search_fn": line_search_fn})  # fmt: skip
         super().__init__(params, lr, max_iter, max_eval, tolerance_grad, tolerance_change,
                          history_size, line_search_fn)  # fmt: skip
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Take the one group that there is; its options win over the constructor's.
+
+        Raises:
+            TypeError: an option of the wrong kind.
+            ValueError: a value out of range.
+        """
+        _check({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+
+
+def _check(o: Mapping[str, Any]) -> None:
+    for name in ("lr", "tolerance_grad", "tolerance_change"):
+        fixed(name, o[name])
+    for name in ("max_iter", "history_size", "max_eval"):
+        if name != "max_eval" or o[name] is not None:
+            whole(name, o[name])
+    if o["line_search_fn"] not in ("strong_wolfe", None):
+        raise ValueError(f"line_search_fn must be 'strong_wolfe' or None; "
+                         f"got {o['line_search_fn']!r}")  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from brickyard.catalog import brick
+from brickyard.optim.ranges import fixed, whole
 from brickyard.optim.state import StateError
 
 
@@ -63,12 +64,9 @@ class Lookahead(torch.optim.Optimizer):
         if not isinstance(inner, torch.optim.Optimizer):
             raise TypeError(f"Lookahead wraps an optimizer, as in Lookahead(SGD(params, lr=0.1)); "
                             f"got {type(inner).__name__}")  # fmt: skip
-        if not isinstance(k, int) or k < 1:
-            raise ValueError(f"k must be a whole number of steps, at least 1; got {k!r}")
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha must be from 0 (stay) to 1 (no averaging); got {alpha!r}")
+        whole("k", k)
         self._linked = False
-        self.inner, self.k, self.alpha = inner, k, alpha
+        self.inner, self.k, self.alpha = inner, k, fixed("alpha", alpha)
         self.steps = 0
         self.slow: dict[torch.Tensor, torch.Tensor] = {}
         super().__init__(inner.param_groups, inner.defaults)
