@@ -153,7 +153,7 @@ def elbo_loss(
 
 @brick(
     "loss", "kl_divergence", public="brickyard.losses", output="logits",
-    target="class indices or probabilities",
+    target="probabilities",
     summary="Extra nats paid for coding the target distribution with the predicted one.",
     use_when="The target is a distribution: soft labels, annotators' votes, a teacher.",
     avoid_when="The target is one class: cross_entropy has the same gradient and costs less.",

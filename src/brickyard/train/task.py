@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brickyard.catalog import Card
-from brickyard.errors import RecipeError
 from brickyard.train.data import Data
+from brickyard.train.fit import check_target
 
 __all__ = ["Classification", "Regression", "Task", "task_for"]
 
@@ -127,20 +127,9 @@ def task_for(data: Data, loss: Card | None) -> Task:
     Raises:
         RecipeError: the loss cannot be trained on such targets.
     """
-    wants = str(loss.facts.get("target", "")) if loss is not None else ""
-    key = loss.key if loss is not None else ""
+    if loss is not None:
+        check_target(loss, data)
     if data.task == "regression":
-        if wants and wants != "values":
-            raise RecipeError(
-                f"loss: {key} wants targets of the kind '{wants}', but {data.name} is a regression "
-                "task (targets are values); take mse, mae or huber"
-            )
         return Regression(data.outputs, data.target_mean, data.target_std)
-    if wants == "binary" and data.outputs == 2:
-        return Classification(2, binary=True)
-    if wants and not wants.startswith("class ind"):
-        raise RecipeError(
-            f"loss: {key} wants targets of the kind '{wants}', but {data.name} has "
-            f"{data.outputs} classes; take cross_entropy"
-        )
-    return Classification(data.outputs)
+    binary = loss is not None and loss.facts.get("target") == "binary"
+    return Classification(data.outputs, binary=binary)
