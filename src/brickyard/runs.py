@@ -3,6 +3,7 @@
 =====================  ============================================================================
 ``recipe.yaml``        the resolved recipe: every default filled in
 ``environment.json``   versions, machine, git commit, command line
+``groups.txt``         every parameter with its group's options, and why it has them
 ``metrics.jsonl``      one object a line: ``step``, ``epoch``, ``split`` (train or val), metrics
 ``checkpoints/``       ``last.pt``, ``best.pt`` and ``manifest.json`` with their checksums
 ``evaluation.npz``     targets, predictions and worst samples of the best weights on validation data
@@ -30,6 +31,7 @@ from brickyard.errors import RunError
 
 RECIPE = "recipe.yaml"
 ENVIRONMENT = "environment.json"
+GROUPS = "groups.txt"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 EVALUATION = "evaluation.npz"
@@ -134,6 +136,11 @@ class RunFolder:
     def recipe(self) -> dict[str, Any]:
         """Return the resolved recipe."""
         return yaml.safe_load((self.path / RECIPE).read_text(encoding="utf-8"))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file for people to read."""
+        with atomic_write(self.path / name) as file:
+            file.write(text)
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write ``environment.json`` or ``summary.json``."""

@@ -81,7 +81,7 @@ def test_the_run_folder_is_complete(whole):
     path, result = whole
     names = {p.name for p in path.iterdir()}
     assert names == {"recipe.yaml", "environment.json", "metrics.jsonl", "checkpoints",
-                     "evaluation.npz", "summary.json", "report.html"}  # fmt: skip
+                     "evaluation.npz", "summary.json", "report.html", "groups.txt"}  # fmt: skip
     assert {"last.pt", "best.pt", "manifest.json"} <= {
         p.name for p in (path / "checkpoints").iterdir()
     }
@@ -94,7 +94,8 @@ def test_the_run_folder_is_complete(whole):
     summary = json.loads((path / "summary.json").read_text())
     assert summary["exit_reason"] == "budget"
     assert summary["monitor"] == {"name": "accuracy", "mode": "max"}
-    assert summary["best"]["val"]["accuracy"] == max(r.get("accuracy", 0) for r in rows)
+    val = [row["accuracy"] for row in rows if row["split"] == "val"]
+    assert summary["best"]["val"]["accuracy"] == max(val)
     assert summary["model"]["parameters"] == 64 * 24 + 24 + 24 * 10 + 10
     assert sum(summary["seconds"][k] for k in summary["seconds"] if k != "total") == pytest.approx(
         summary["seconds"]["total"], rel=0.01

@@ -55,7 +55,10 @@ def describe(target: Callable[..., Any], injected: Collection[str] = ()) -> tupl
 
 def takes_any(target: Callable[..., Any]) -> bool:
     """Say whether ``target`` accepts arbitrary keywords."""
-    parameters = inspect.signature(target).parameters.values()
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # a class of C without a signature: it will say itself
+        return True
     return any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 

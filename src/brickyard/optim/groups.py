@@ -27,6 +27,11 @@ class ParamGroups(list[dict[str, Any]]):
         super().__init__(groups)
         self._reasons = dict(reasons)
 
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        """Return why each parameter is where it is, by name."""
+        return self._reasons
+
     def table(self) -> str:
         """Return one line per parameter: name, shape, its group's options, and why."""
         rows = [("parameter", "shape", "options", "because")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter as now
@@ -16,9 +16,12 @@ from torch.optim import Optimizer
 from brickyard.clip import joint_norm
 from brickyard.errors import RunError
 from brickyard.regularize import EarlyStopping
+from brickyard.train.closure import NonFinite, Repeatable, needs_closure
 from brickyard.train.data import Batches
 from brickyard.train.evaluate import Evaluator
+from brickyard.train.tally import Tally
 
+Batch = tuple[Tensor, Tensor]
 PHASES = ("data", "forward", "backward", "step", "evaluate", "checkpoint")
 
 
@@ -47,6 +50,9 @@ class Parts:
         autocast: context of the forward pass.
         log_every: steps between training rows.
         checkpoint_every: steps between checkpoints; 0 when listeners go by the clock.
+        accumulate: batches a step; the last step of an epoch may have fewer.
+        curvature: called with a batch before every step that the optimizer takes.
+        tally: measures the training batches.
     """
 
     model: nn.Module
@@ -65,6 +71,14 @@ class Parts:
     autocast: AbstractContextManager[Any] = field(default_factory=nullcontext)
     log_every: int = 10
     checkpoint_every: int = 0
+    accumulate: int = 1
+    curvature: Callable[[Tensor, Tensor], None] | None = None
+    tally: Tally | None = None
+
+    @property
+    def epoch_steps(self) -> int:
+        """Return the number of steps an epoch."""
+        return -(-len(self.train) // self.accumulate)
 
 
 @dataclass
@@ -87,7 +101,7 @@ class Listener(Protocol):
         """Hear of a training row."""
 
     def evaluated(self, loop: Loop, values: dict[str, float], best: bool) -> None:
-        """Hear of an evaluation, and whether it is the best so far."""
+        """Hear of an evaluation and whether it is the best so far; also of ``loop.training``."""
 
     def boundary(self, loop: Loop) -> None:
         """Hear that a step is complete and everything is consistent: the time to checkpoint."""
@@ -109,6 +123,9 @@ class Loop:
         self.listeners = list(listeners)
         self.state = state or State()
         self.stop_requested = False
+        self.training: dict[str, float] = {}
+        self.norm: Tensor | None = None
+        self._by_closure = needs_closure(parts.optimizer)
         self.params: list[Tensor] = [p for p in parts.model.parameters() if p.requires_grad]
 
     def run(self) -> str:
@@ -130,45 +147,107 @@ class Loop:
     def _epoch(self) -> str:
         """Train to the end of the epoch; return a reason to end the run, if there is one."""
         parts, state, seconds = self.parts, self.state, self.state.seconds
-        model, optimizer, target = parts.model, parts.optimizer, parts.target
-        norm: Tensor | None = None
+        step = self._step_by_closure if self._by_closure else self._step
         due = self._next_event()
         mark = now()
-        for x, y in parts.train.epoch(state.epoch, start=state.batch):
+        for window in self._windows():
             t0 = now()
-            optimizer.zero_grad()
-            with parts.autocast:
-                loss = parts.loss(model(x), y if target is None else target(y))
-                for penalty in parts.penalties:
-                    loss = loss + penalty(model)
-            t1 = now()
-            loss.backward()
-            t2 = now()
-            if parts.clip is not None:
-                norm = parts.clip(self.params)
-            if norm is None or math.isfinite(norm):
-                optimizer.step()
-            else:
-                state.skipped += 1
+            known = seconds["forward"] + seconds["backward"]
+            loss = step(window)
             for constrain in parts.constraints:
-                constrain(model)
+                constrain(parts.model)
             if parts.scheduler is not None:
                 parts.scheduler.step()
-            state.window.append(loss.detach())
+            state.window.append(loss)
             state.step += 1
-            state.batch += 1
-            t3 = now()
+            state.batch += len(window)
             seconds["data"] += t0 - mark
-            seconds["forward"] += t1 - t0
-            seconds["backward"] += t2 - t1
-            seconds["step"] += t3 - t2
+            seconds["step"] += now() - t0 - (seconds["forward"] + seconds["backward"] - known)
             if state.step >= due or self.stop_requested:
-                reason = self._events(norm)
+                reason = self._events()
                 if reason or self.stop_requested or state.step >= parts.total:
                     return reason
                 due = self._next_event()
             mark = now()
         return ""
+
+    def _windows(self) -> Iterator[list[Batch]]:
+        """Yield the batches of each step, to the end of the epoch."""
+        window: list[Batch] = []
+        for batch in self.parts.train.epoch(self.state.epoch, start=self.state.batch):
+            window.append(batch)
+            if len(window) == self.parts.accumulate:
+                yield window
+                window = []
+        if window:
+            yield window
+
+    def _step(self, window: list[Batch]) -> Tensor:
+        """Take one step and return its loss: the order of things in training."""
+        parts = self.parts
+        parts.optimizer.zero_grad()
+        loss = self._gradients(window)
+        if self._clip():
+            if parts.curvature is not None:
+                parts.curvature(*window[0])
+            parts.optimizer.step()
+        else:
+            self.state.skipped += 1
+        return loss
+
+    def _step_by_closure(self, window: list[Batch]) -> Tensor:
+        """Take one step of an optimizer that asks for gradients itself, maybe several times.
+
+        Every time it gets the same function of the weights: same batches, same random numbers.
+        The first answer is what is logged.
+        """
+        again, losses = Repeatable(window[0][0].device), list[Tensor]()
+
+        def closure() -> Tensor:
+            again.start()
+            self.parts.optimizer.zero_grad()
+            losses.append(self._gradients(window, count=not losses))
+            if not self._clip():
+                raise NonFinite
+            return losses[-1]
+
+        try:
+            self.parts.optimizer.step(closure)  # pyright: ignore
+        except NonFinite:
+            self.state.skipped += 1
+        return losses[0]
+
+    def _gradients(self, window: list[Batch], count: bool = True) -> Tensor:
+        """Add the gradients of the mean loss over a window of batches; return that loss."""
+        parts, seconds = self.parts, self.state.seconds
+        model, target = parts.model, parts.target
+        samples = sum(len(y) for _, y in window) if len(window) > 1 else 0
+        total: Tensor | None = None
+        for x, y in window:
+            t0 = now()
+            with parts.autocast:
+                output = model(x)
+                loss = parts.loss(output, y if target is None else target(y))
+                if samples:
+                    loss = loss * (len(y) / samples)
+                if total is None:
+                    for penalty in parts.penalties:
+                        loss = loss + penalty(model)
+            t1 = now()
+            loss.backward()
+            seconds["forward"] += t1 - t0
+            seconds["backward"] += now() - t1
+            if count and parts.tally is not None:
+                parts.tally.add(output, y)
+            total = loss.detach() if total is None else total + loss.detach()
+        return total  # pyright: ignore[reportReturnType]  # a window has a batch
+
+    def _clip(self) -> bool:
+        """Clip the gradients; say whether a step may be taken with them."""
+        if self.parts.clip is None:
+            return True
+        self.norm = self.parts.clip(self.params)
+        return math.isfinite(self.norm)
 
     def _next_event(self) -> int:
         """Return the next step at which something other than training is due."""
@@ -176,11 +255,11 @@ class Loop:
         every = [parts.log_every, parts.evaluate_every, parts.checkpoint_every]
         return min([parts.total, *(step - step % n + n for n in every if n)])
 
-    def _events(self, norm: Tensor | None) -> str:
+    def _events(self) -> str:
         parts, state = self.parts, self.state
         at_end = state.step >= parts.total
         if state.step % parts.log_every == 0 or at_end:
-            self._log(norm)
+            self._log()
         stop = False
         due = parts.evaluate_every and state.step % parts.evaluate_every == 0
         if parts.evaluator is not None and (due or at_end):
@@ -189,8 +268,8 @@ class Loop:
             listener.boundary(self)
         return "early_stop" if stop and not at_end else ""
 
-    def _log(self, norm: Tensor | None) -> None:
-        state = self.state
+    def _log(self) -> None:
+        state, norm = self.state, self.norm
         if not state.window:
             return
         loss = math.fsum(map(float, state.window)) / len(state.window)
@@ -211,6 +290,7 @@ class Loop:
     def _evaluate(self, evaluator: Evaluator) -> bool:
         """Evaluate in eval mode, keep the best, and say whether to stop early."""
         state, start = self.state, now()
+        self.training = self.parts.tally.compute() if self.parts.tally is not None else {}
         values = evaluator.run(self.parts.model)
         state.seconds["evaluate"] += now() - start
         value = values[evaluator.monitor]
@@ -228,4 +308,4 @@ class Loop:
 
     def epochs(self) -> float:
         """Return how many epochs have been trained, with the fraction."""
-        return self.state.step / len(self.parts.train)
+        return self.state.step / self.parts.epoch_steps

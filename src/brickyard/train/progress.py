@@ -63,9 +63,10 @@ class ProgressLines:
         then, step = self._mark
         self._mark = (monotonic(), loop.state.step)
         rate = (loop.state.step - step) * self.batch_size / max(self._mark[0] - then, 1e-9)
-        epochs = loop.parts.total / len(loop.parts.train)
+        epochs = loop.parts.total / loop.parts.epoch_steps
         shown = "  ".join(f"val {k} {v:.4f}" for k, v in values.items())
-        train = f"train loss {self._train['loss']:.4f}  " if self._train else ""
+        known = {"loss": self._train["loss"]} if self._train else {}
+        train = "".join(f"train {k} {v:.4f}  " for k, v in {**known, **loop.training}.items())
         width = len(f"{epochs:g}")
         self.console.print(
             f"epoch {loop.epochs():>{width}.4g}/{epochs:g}  {train}{shown}  "

@@ -17,10 +17,11 @@ import torch
 from torch import nn
 
 from brickyard.errors import RunError
-from brickyard.runs import ENVIRONMENT, SUMMARY, MetricsWriter, RunFolder
+from brickyard.runs import ENVIRONMENT, GROUPS, SUMMARY, MetricsWriter, RunFolder
 from brickyard.schedules import Length
 from brickyard.train.checkpoint import FORMAT, Checkpoints
 from brickyard.train.environment import describe_environment
+from brickyard.train.fit import in_words
 from brickyard.train.loop import PHASES, Loop, State
 from brickyard.train.progress import ProgressLines
 from brickyard.train.recipe import Recipe, Resolved, load, resolve
@@ -80,6 +81,7 @@ def train(
     run = RunFolder.create(resolved.recipe.name, out)
     run.write_recipe(resolved.recipe.to_dict())
     run.write_json(ENVIRONMENT, describe_environment(resolved.root))
+    run.write_text(GROUPS, setup.built.table())
     return Session(setup, run, State(), now() - started, progress).run()
 
 
@@ -131,14 +133,14 @@ class Session:
     ):  # fmt: skip
         recipe = setup.recipe
         self.setup, self.folder, self.state = setup, run, state
-        self.progress = progress or ProgressLines(batch_size=recipe.batch_size)
+        self.progress = progress or ProgressLines(batch_size=recipe.batch_size * recipe.accumulate)
         self.checkpoints = Checkpoints(run.checkpoints)
         self.writer = MetricsWriter(run, keep_until=state.step)
         self.best_weights: dict[str, Any] | None = None
         self.last: dict[str, dict[str, float]] = {}
         for row in run.metrics():  # of the part before a resume
             values = {k: v for k, v in row.items() if k not in ("step", "epoch", "split")}
-            self.last[row["split"]] = values
+            self.last[row["split"]] = {**self.last.get(row["split"], {}), **values}
         self.started = now() - setup_seconds - state.seconds.get("total", 0.0)
         state.seconds.setdefault("setup", 0.0)
         state.seconds["setup"] += setup_seconds
@@ -147,13 +149,16 @@ class Session:
         timed = every.endswith("s") if isinstance(every, str) else False
         self._save_seconds = float(str(every)[:-1]) if timed else 0.0
         if not timed:
-            setup.parts.checkpoint_every = Length.parse(every).steps(epoch=len(setup.parts.train))
+            setup.parts.checkpoint_every = Length.parse(every).steps(epoch=setup.parts.epoch_steps)
 
     def logged(self, loop: Loop, values: dict[str, float]) -> None:
-        self.last["train"] = values
+        self.last["train"] = {**self.last.get("train", {}), **values}
         self.writer.row(self.state.step, loop.epochs(), "train", values)
 
     def evaluated(self, loop: Loop, values: dict[str, float], best: bool) -> None:
+        if loop.training:
+            self.last["train"] = {**self.last.get("train", {}), **loop.training}
+            self.writer.row(self.state.step, loop.epochs(), "train", loop.training)
         self.last["val"] = values
         self.writer.row(self.state.step, loop.epochs(), "val", values)
         self.writer.flush()
@@ -199,6 +204,8 @@ class Session:
         loop = Loop(self.setup.parts, [self, self.progress], self.state)
         for warning in self.setup.data.warnings:
             self.progress.console.print(f"warning: data: {warning}")
+        for found in self.setup.findings:
+            self.progress.console.print(f"warning: {in_words(found)}")
         self.progress.start(self.setup.parts.total, self.state.step)
         try:
             with _stop_on_signals(loop):
@@ -259,9 +266,11 @@ class Session:
             "final": self.last,
             "best": state.best,
             "steps": state.step,
-            "epochs": state.step / len(parts.train),
+            "epochs": state.step / parts.epoch_steps,
             "skipped_steps": state.skipped,
-            "samples_per_second": state.step * setup.recipe.batch_size / max(trained, 1e-9),
+            "samples_per_second": (
+                state.step * setup.recipe.batch_size * parts.accumulate / max(trained, 1e-9)
+            ),
             "seconds": seconds,
             "model": _describe_model(setup.recipe.model.label, parts.model),
             "data": {
@@ -269,7 +278,8 @@ class Session:
                 "input_shape": list(data.input_shape), "classes": list(data.classes),
                 "facts": data.facts,
             },
-            "findings": [],
+            "groups": setup.built.told,
+            "findings": setup.findings,
         }  # fmt: skip
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,14 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from brickyard import catalog
-from brickyard.errors import CatalogError, DataError, RecipeError
+from brickyard.errors import RecipeError
 from brickyard.regularize import EarlyStopping
-from brickyard.schedules import Length, Schedule
+from brickyard.schedules import Length
+from brickyard.train.curvature import curvature_for
 from brickyard.train.data import Batches, Data, batches, from_user
 from brickyard.train.evaluate import Evaluator
+from brickyard.train.fit import look_over
 from brickyard.train.loop import Parts
-from brickyard.train.recipe import Component, Recipe, Resolved
-from brickyard.train.recipe.resolve import load_target
+from brickyard.train.make import make, place, target_of
+from brickyard.train.optimization import Built, bind_schedules, build_optimizer
+from brickyard.train.recipe import Recipe, Resolved
+from brickyard.train.tally import Tally
 from brickyard.train.task import Task, task_for
 
 
@@ -35,17 +38,8 @@ class Setup:
     task: Task
     parts: Parts
     evaluator: Evaluator
-
-
-@contextmanager
-def _place(path: str) -> Iterator[None]:
-    """Put the recipe's path in front of what a brick complains about."""
-    try:
-        yield
-    except RecipeError:
-        raise
-    except (CatalogError, DataError, ValueError, TypeError) as error:
-        raise RecipeError(f"{path}: {error}") from error
+    built: Built
+    findings: list[dict[str, str]] = field(default_factory=list)
 
 
 def build_setup(resolved: Resolved) -> Setup:
@@ -65,32 +59,36 @@ def build_setup(resolved: Resolved) -> Setup:
     data = build_data(resolved)
     loss_card = None if recipe.loss.target else catalog.get(recipe.loss.name, "loss")
     task = task_for(data, loss_card)
-    with _place("model"):
-        model: nn.Module = _make(
+    with place("model"):
+        model: nn.Module = make(
             recipe.model, "model", input_shape=data.input_shape, outputs=task.outputs
         ).to(device)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    with _place("loss"):
-        loss = _make(recipe.loss, "loss")
+    with place("loss"):
+        loss = make(recipe.loss, "loss")
         loss = loss.to(device) if isinstance(loss, nn.Module) else loss
     train = _batches(recipe, data, device, training=True)
-    steps = partial(_steps, epoch=len(train))
+    epoch = -(-len(train) // recipe.accumulate)
+    steps = partial(_steps, epoch=epoch)
     autocast = _autocast(recipe.precision, device)
     stopping, penalties, constraints = _regularizers(recipe)
     evaluator = _evaluator(recipe, data, task, loss, device, autocast)
     if stopping is not None:
         _complete(stopping, evaluator)
-    with _place("optimizer"):
-        optimizer = _make_on(recipe.optimizer, "optimizer", model.parameters())
+    built = build_optimizer(recipe, model)
+    _check_accumulation(recipe)
     parts = Parts(
-        model=model, loss=loss, optimizer=optimizer, train=train, total=steps(recipe.budget),
+        model=model, loss=loss, optimizer=built.optimizer, train=train, total=steps(recipe.budget),
         evaluator=evaluator, evaluate_every=steps(recipe.evaluate_every),
-        scheduler=_scheduler(recipe, optimizer, steps(recipe.budget), len(train)),
-        clip=_clip(recipe), target=task.target, penalties=penalties, constraints=constraints,
-        stopping=stopping, autocast=autocast, log_every=recipe.log_every,
+        scheduler=bind_schedules(built, steps(recipe.budget), epoch), clip=_clip(recipe),
+        target=task.target, penalties=penalties, constraints=constraints, stopping=stopping,
+        autocast=autocast, log_every=recipe.log_every, accumulate=recipe.accumulate,
+        tally=Tally(task, evaluator.metrics) if evaluator.metrics else None,
     )  # fmt: skip
-    return Setup(recipe, data, task, parts, evaluator)
+    parts.curvature = curvature_for(parts, recipe)
+    findings = look_over(recipe, data, parts, device)
+    return Setup(recipe, data, task, parts, evaluator, built, findings)
 
 
 def pick_device(name: str) -> torch.device:
@@ -125,29 +123,11 @@ def build_data(resolved: Resolved) -> Data:
         RecipeError: it cannot be read; the message is the reader's.
     """
     recipe, root = resolved.recipe, resolved.root
-    with _place("data"):
+    with place("data"):
         if recipe.data.target:
-            made = _make(recipe.data, "data", seed=recipe.seed, root=root)
+            made = make(recipe.data, "data", seed=recipe.seed, root=root)
             return from_user(made, name=recipe.data.target, seed=recipe.seed)
-        return _make(recipe.data, "data", seed=recipe.seed, root=root)
-
-
-def _make(component: Component, kind: str, **injected: Any) -> Any:
-    """Build a brick with its options, and with those of ``injected`` that it takes."""
-    target = _target(component, kind)
-    taken = inspect.signature(target).parameters
-    extra = {name: value for name, value in injected.items() if name in taken}
-    return target(**extra, **component.options)
-
-
-def _make_on(component: Component, kind: str, first: Any) -> Any:
-    return _target(component, kind)(first, **component.options)
-
-
-def _target(component: Component, kind: str) -> Callable[..., Any]:
-    if component.target:
-        return load_target(component.target, kind)
-    return catalog.get(component.name, kind).load()
+        return make(recipe.data, "data", seed=recipe.seed, root=root)
 
 
 def _steps(given: int | str, epoch: int) -> int:
@@ -158,11 +138,11 @@ def _batches(recipe: Recipe, data: Data, device: torch.device, training: bool) -
     split = data.train if training else data.val
     transform = None
     if training and recipe.augmentation:
-        with _place("augmentation"):
-            made = [_make(one, "augmentation") for one in recipe.augmentation]
+        with place("augmentation"):
+            made = [make(one, "augmentation") for one in recipe.augmentation]
         transform = made[0] if len(made) == 1 else _InOrder(made)
     size = recipe.batch_size if training else recipe.eval_batch_size
-    with _place("workers" if recipe.workers else "data"):
+    with place("workers" if recipe.workers else "data"):
         made = batches(
             split, size, shuffle=training, seed=recipe.seed, transform=transform,
             workers=recipe.workers,
@@ -206,23 +186,24 @@ def _autocast(precision: str, device: torch.device) -> Any:
     return nullcontext()
 
 
-def _scheduler(recipe: Recipe, optimizer: Any, total: int, epoch: int) -> Any:
-    if not recipe.schedule:
-        return None
-    whole: Schedule | None = None
-    for i, one in enumerate(recipe.schedule):
-        with _place(f"schedule.{i}"):
-            piece = _make(one, "schedule")
-            whole = piece if whole is None else whole >> piece
-    with _place("schedule"):
-        return whole.bind(optimizer, total, epoch) if whole is not None else None
+def _check_accumulation(recipe: Recipe) -> None:
+    """Refuse losses whose mean over parts is not the mean over the whole."""
+    options = recipe.loss.options
+    spoilers = [name for name in ("weight", "pos_weight") if options.get(name) is not None]
+    if options.get("reduction", "mean") != "mean":
+        spoilers.append(f"reduction: {options['reduction']}")
+    if recipe.accumulate > 1 and spoilers:
+        raise RecipeError(
+            f"accumulate: a step's loss is the mean over its samples, which {recipe.loss.label} "
+            f"with {spoilers[0]} is not; leave it out, or take accumulate: 1 and a larger batch"
+        )
 
 
 def _clip(recipe: Recipe) -> Callable[[list[Tensor]], Tensor] | None:
     if recipe.clipping is None:
         return None
-    clip = partial(_target(recipe.clipping, "clipping"), **recipe.clipping.options)
-    with _place("clipping"):  # options are refused here, not at the first step
+    clip = partial(target_of(recipe.clipping, "clipping"), **recipe.clipping.options)
+    with place("clipping"):  # options are refused here, not at the first step
         probe = torch.zeros(1)
         probe.grad = torch.zeros(1)
         clip([probe])
@@ -232,8 +213,8 @@ def _clip(recipe: Recipe) -> Callable[[list[Tensor]], Tensor] | None:
 def _regularizers(recipe: Recipe) -> tuple[EarlyStopping | None, list[Any], list[Any]]:
     stopping, penalties, constraints = None, [], []
     for i, one in enumerate(recipe.regularizers):
-        with _place(f"regularizers.{i}"):
-            made = _make(one, "regularizer")
+        with place(f"regularizers.{i}"):
+            made = make(one, "regularizer")
             if isinstance(made, EarlyStopping):
                 if stopping is not None:
                     raise ValueError("early stopping is given twice; keep one")
@@ -256,7 +237,7 @@ def _evaluator(
     metrics, modes = {}, {"loss": "min"}
     for i, one in enumerate(recipe.metrics):
         name = one.name or one.target.rpartition(":")[2]
-        with _place(f"metrics.{i}"):
+        with place(f"metrics.{i}"):
             if one.name:
                 card = catalog.get(one.name, "metric")
                 if data.task not in card.facts["task"]:
@@ -266,7 +247,7 @@ def _evaluator(
                         f"take {', '.join(fit)}"
                     )
                 modes[name] = "max" if card.facts["better"] == "higher" else "min"
-            metrics[name] = _make(one, "metric", outputs=task.metric_outputs)
+            metrics[name] = make(one, "metric", outputs=task.metric_outputs)
             modes.setdefault(name, "max" if metrics[name].higher_is_better else "min")
     monitor = recipe.monitor or next(iter(metrics), "loss")
     if monitor not in modes:

@@ -28,6 +28,7 @@ def capture(setup: Setup, state: State) -> dict[str, Any]:
         "optimizer": parts.optimizer.state_dict(),
         "scheduler": None if parts.scheduler is None else parts.scheduler.state_dict(),
         "stopping": None if parts.stopping is None else parts.stopping.state_dict(),
+        "tally": None if parts.tally is None else parts.tally.state_dict(),
         "state": {**vars(state), "window": [float(v) for v in state.window]},
         "rng": {
             "torch": torch.get_rng_state(),
@@ -55,9 +56,10 @@ def restore(setup: Setup, saved: Mapping[str, Any]) -> State:
         raise RunError(
             f"the checkpoint does not fit the recipe's model or optimizer: {error}"
         ) from error
-    for part, state in ((parts.scheduler, saved["scheduler"]), (parts.stopping, saved["stopping"])):
+    for name in ("scheduler", "stopping", "tally"):
+        part = getattr(parts, name)
         if part is not None:
-            part.load_state_dict(state)
+            part.load_state_dict(saved[name])
     rng = saved["rng"]
     torch.set_rng_state(rng["torch"])
     if rng["cuda"]:

@@ -22,6 +22,15 @@ MANY = {
     "metrics": "metric",
 }  # fmt: skip
 
+#: Options of bricks that are bricks themselves, with their kinds.
+NESTED = {("optimizer", "lookahead"): {"inner": "optimizer"}}
+#: Optimizers that the training loop does not drive, and what to do instead.
+REFUSED = {
+    "cma_es": "cma_es searches without gradients, and its state fits no checkpoint, so no recipe "
+    "can train with it; in a script: brickyard.optim.CMAES(params, sigma).fit(loss), or ask and "
+    "tell"
+}
+
 
 class Component(BaseModel):
     """Name one brick and its options, or the user's own object by ``target``.
@@ -104,6 +113,42 @@ Often = Annotated[int | str, BeforeValidator(_check_often)]
 Steps = Annotated[int | str, BeforeValidator(_check_length)]
 
 
+def _check_no_decay(given: Any) -> Any:
+    patterns = isinstance(given, list | tuple) and given and all(isinstance(p, str) for p in given)
+    if given not in ("auto", "none") and not patterns:
+        raise ValueError(
+            f"give auto, none, or a list of name patterns such as ['*.bias']; got {given!r}"
+        )
+    return given
+
+
+def _check_overrides(given: Any) -> Any:
+    if isinstance(given, dict) and all(isinstance(v, dict) and v for v in given.values()):
+        return given
+    raise ValueError(
+        f"give name patterns and options, such as {{'head.*': {{lr: 1.0e-2}}}}; got {given!r}"
+    )
+
+
+class Groups(BaseModel):
+    """Say which parameters get other options than the optimizer's own.
+
+    Args:
+        no_decay: what weight decay leaves out: ``"auto"`` (biases, normalization layers and all
+            that has fewer than two dimensions), ``"none"``, or name patterns such as ``"*.bias"``.
+        layer_decay: factor of the rate per layer below the last, for fine-tuning.
+        overrides: name pattern to options of the parameters that it matches; later ones win.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    no_decay: Annotated[Any, BeforeValidator(_check_no_decay)] = "auto"
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    overrides: Annotated[dict[str, Any], BeforeValidator(_check_overrides)] = Field(
+        default_factory=dict
+    )
+
+
 class Recipe(BaseModel):
     """Hold everything that decides a training run.
 
@@ -112,7 +157,9 @@ class Recipe(BaseModel):
         model: the network; its input shape and number of outputs come from the data.
         loss: what training makes small.
         optimizer: how gradients become steps.
-        schedule: pieces of the learning rate's schedule, run one after the other.
+        groups: parameters with other options: what is not decayed, rates by depth or by name.
+        schedule: pieces of the learning rate's schedule, run one after the other. Any number of
+            the optimizer can have one too: ``weight_decay: {base: 0.1, schedule: [cosine]}``.
         clipping: bound on the gradients; none when left out.
         regularizers: what acts beside the loss, such as early stopping.
         augmentation: what is done to training batches, in order.
@@ -121,7 +168,8 @@ class Recipe(BaseModel):
             (or the loss) when empty.
         name: name of the run's folder.
         budget: length of training: ``"20ep"`` or a number of steps.
-        batch_size: samples a step.
+        batch_size: samples a batch.
+        accumulate: batches a step: the step is that of one batch as large as all of them.
         eval_batch_size: samples at a time when evaluating.
         evaluate_every: distance between evaluations: ``"1ep"`` or steps.
         checkpoint_every: distance between checkpoints: ``"30s"``, ``"1ep"`` or steps. The end of a
@@ -146,6 +194,7 @@ class Recipe(BaseModel):
     model: One
     loss: One
     optimizer: One = Component(name="adamw")
+    groups: Groups = Groups()
     schedule: Many = Field(default_factory=list)
     clipping: One | None = None
     regularizers: Many = Field(default_factory=list)
@@ -155,6 +204,7 @@ class Recipe(BaseModel):
     name: str = "run"
     budget: Steps = "10ep"
     batch_size: int = Field(64, ge=1)
+    accumulate: int = Field(1, ge=1)
     eval_batch_size: int = Field(512, ge=1)
     evaluate_every: Steps = "1ep"
     checkpoint_every: Often = "30s"
@@ -180,6 +230,8 @@ class Recipe(BaseModel):
             value = getattr(self, field)
             if isinstance(value, Component):
                 value = value.to_dict()
+            elif isinstance(value, Groups):
+                value = value.model_dump()
             elif isinstance(value, list):
                 value = [one.to_dict() for one in value]
             plain[field] = _plain(value)

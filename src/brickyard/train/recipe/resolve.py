@@ -16,7 +16,15 @@ from brickyard import catalog
 from brickyard.catalog.kinds import ALWAYS_INJECTED
 from brickyard.catalog.options import Option, coerce, describe, takes_any
 from brickyard.errors import CatalogError, RecipeError, near
-from brickyard.train.recipe.model import MANY, ONE, Component, Recipe
+from brickyard.train.recipe.model import (
+    MANY,
+    NESTED,
+    ONE,
+    REFUSED,
+    Component,
+    Groups,
+    Recipe,
+)  # fmt: skip
 from brickyard.train.recipe.read import apply_overrides, read_file
 
 
@@ -93,9 +101,9 @@ def resolve(
     content = recipe.to_dict()
     for field in ONE:
         if field in filled:
-            content[field] = filled[field].to_dict()
+            content[field] = filled[field]
     for field in MANY:
-        content[field] = [filled[f"{field}.{i}"].to_dict() for i in range(len(content[field]))]
+        content[field] = [filled[f"{field}.{i}"] for i in range(len(content[field]))]
     return Resolved(Recipe.model_validate(content), known, root or Path())
 
 
@@ -132,6 +140,8 @@ def fill(component: Component, kind: str, path: str, origins: dict[str, str]) ->
         path: where it stands, for messages.
         origins: gets the origin of each default.
     """
+    if kind == "optimizer" and component.name in REFUSED:
+        raise _PathError(path, REFUSED[component.name])
     if component.target:
         target = load_target(component.target, path)
         injected = catalog.find_kind(kind).injected | ALWAYS_INJECTED
@@ -151,12 +161,64 @@ def fill(component: Component, kind: str, path: str, origins: dict[str, str]) ->
             )
         options, any_more = card.options, False
         label = name = card.key
-    values = _check_options(component.options, options, any_more, label, path)
+    given, made = _pieces(component, kind, options, path, origins)
+    values = {**_check_options(given, options, any_more, label, path), **made}
     for option in options:
         if option.name not in values:
             values[option.name] = _default(option)
             origins[f"{path}.{option.name}"] = f"default of {label}"
     return Component(name=name, target=component.target, options=values)
+
+
+def _pieces(
+    component: Component, kind: str, options: tuple[Option, ...], path: str, origins: dict[str, str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part a component's options: numbers to be checked, and bricks that stand inside of it."""
+    plain, made = dict(component.options), {}
+    for name, inner in NESTED.get((kind, component.name), {}).items():
+        if name in plain:
+            try:
+                below = Component.parse(plain[name])
+            except ValueError as error:
+                raise _PathError(f"{path}.{name}", str(error)) from None
+            made[name] = fill(below, inner, f"{path}.{name}", origins).to_dict()
+    for option in options if kind == "optimizer" else ():
+        value = plain.get(option.name)
+        if isinstance(value, Mapping) and {"float", "number"} & set(option.type.split(" | ")):
+            made[option.name] = _scheduled(value, option, f"{path}.{option.name}", origins)
+            plain[option.name] = made[option.name]["base"]
+    return plain, made
+
+
+def _scheduled(
+    given: Mapping[str, Any], option: Option, path: str, origins: dict[str, str]
+) -> dict[str, Any]:
+    """Return base value and schedule of a hyperparameter that changes over the run.
+
+    ``{base: 0.1, schedule: [warmup, cosine]}``, or ``{name: cosine, base: 0.1}`` for one piece.
+    """
+    rest = dict(given)
+    base = rest.pop("base", option.default)
+    pieces = rest.pop("schedule", None)
+    rule = "give {base: NUMBER, schedule: [NAME, ...]} or one piece {name: NAME, base: NUMBER}"
+    if (pieces is None) == (not rest) or pieces == []:
+        raise _PathError(path, f"a number, or to change it over the run {rule}; got {given!r}")
+    if base is None:
+        raise _PathError(path, f"{rule}: base is missing, and {option.name} has no default")
+    try:
+        base = coerce(base, option.type)
+    except TypeError:
+        raise _PathError(f"{path}.base", f"must be {option.type}; got {base!r}") from None
+    many = [rest] if pieces is None else pieces if isinstance(pieces, list) else [pieces]
+    filled = []
+    for i, one in enumerate(many):
+        try:
+            piece = Component.parse(one)
+        except ValueError as error:
+            raise _PathError(f"{path}.schedule.{i}", str(error)) from None
+        at = path if pieces is None else f"{path}.schedule.{i}"
+        filled.append(fill(piece, "schedule", at, origins).to_dict())
+    return {"base": base, "schedule": filled}
 
 
 def _check_options(
@@ -225,9 +287,9 @@ def _explain(detail: ErrorDetails) -> tuple[str, str]:
     place = [str(part) for part in detail["loc"] if not str(part).startswith(("function-", "lax"))]
     path, got = ".".join(place), detail["input"]
     if detail["type"] == "extra_forbidden":
-        hint = near(place[-1], Recipe.model_fields) or (
-            f"; a recipe has {', '.join(Recipe.model_fields)}"
-        )
+        known = Groups.model_fields if place[0] == "groups" else Recipe.model_fields
+        what = place[0] if len(place) > 1 else "a recipe"
+        hint = near(place[-1], known) or f"; {what} has {', '.join(known)}"
         return path, f"no field is called {place[-1]!r}{hint}"
     if detail["type"] == "missing":
         kind = ONE.get(place[-1])
