@@ -9,7 +9,7 @@ from typing import Any
 from brickyard.optim.chain import Chain
 from brickyard.optim.ranges import number
 
-__all__ = ["Binding", "number"]
+__all__ = ["Binding", "number", "shown"]
 
 
 class Binding:
@@ -41,8 +41,8 @@ class Binding:
         self.read: Callable[[Mapping[str, Any], int], dict[str, Any]] = _reader(keys, self.added)
 
 
-def _shown(key: str) -> str:
-    """Return what a key is called in errors."""
+def shown(key: str) -> str:
+    """Return what a key is called in texts."""
     return f"beta{int(key[6:]) + 1}" if key.startswith("betas.") else key
 
 
@@ -56,7 +56,7 @@ def _reader(
         name, _, place = key.partition(".") if key.startswith("betas.") else (key, "", "")
         item = f"{'C' if key in own else 'G'}[{name!r}]" + (f"[{place}]" if place else "")
         lines.append(f"x{i} = {item}")
-        value = f"x{i} if x{i}.__class__ is float else number(x{i}, step, {_shown(key)!r})"
+        value = f"x{i} if x{i}.__class__ is float else number(x{i}, step, {shown(key)!r})"
         parts.append(f"{key!r}: {value}")
     body = "\n    ".join([*lines, "return {" + ", ".join(parts) + "}"])
     space: dict[str, Any] = {"number": number, "C": own}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from brickyard.optim.backends import choose
 from brickyard.optim.backends.cut import by_units, view
-from brickyard.optim.engine import Bucket, Engine, plan_for
+from brickyard.optim.binding import shown
+from brickyard.optim.engine import Bucket, Engine, Setup, plan_for
 from brickyard.optim.plan import Phase, Plan
+from brickyard.optim.rule import Piece
 
 #: What the forms of tensors are called here.
 _SHOWN = {"flat": "", "points": "1x1 matrices, ", "lanes": "small matrices, ", "wide": "matrices, "}
@@ -23,9 +25,8 @@ def explain(owner: Any, engine: Engine, kernel: bool = False) -> str:
         kernel: add the generated C.
     """
     if not engine.buckets:
-        pieces = [owner.make_setup(group).chain for group in owner.param_groups]
-        lines = [f"group {i}: {made!r}" for i, made in enumerate(pieces)]
-        return "\n".join([*lines, "passes and backends are known after the first step"])
+        groups = [_group(owner, place) for place in range(len(owner.param_groups))]
+        return "\n\n".join([*groups, "Passes and backends are known after the first step."])
     return "\n\n".join(_bucket(owner, bucket, kernel) for bucket in engine.buckets)
 
 
@@ -71,17 +72,51 @@ def _moved(phase: Phase, sizes: Mapping[str, float]) -> float:
     return sum(size * ((name in read) + (name in written)) for name, size in sizes.items())
 
 
+def _group(owner: Any, place: int) -> str:
+    """Return what is known of a group before it has taken a step."""
+    group = owner.param_groups[place]
+    setup, numel = owner.make_setup(group), sum(p.numel() for p in group["params"])
+    active = range(len(setup.chain.pieces))
+    title = f"group {place}: {_count(len(group['params']), 'tensor')}, {numel:,} elements"
+    return "\n".join([title, *_equation(owner, setup, group, active)])
+
+
+def _equation(owner: Any, setup: Setup, group: Mapping[str, Any], active: Iterable[int]) -> list[
+        str]:  # fmt: skip
+    """Return two lines: which pieces act, and the numbers they act with now."""
+    pieces = [(i, setup.chain.pieces[i]) for i in active]
+    found = setup.binding.read(group, owner.steps)
+    keys = ["lr", *(setup.binding.keys[i, name] for i, piece in pieces for name in piece.hyper)]
+    values = [f"{shown(key)}={found[key]:g}" for key in dict.fromkeys(keys)]
+    if group["maximize"]:
+        values.append("maximize: the gradient's sign is turned")
+    shape = " > ".join(_piece(piece) for _, piece in pieces) or "the gradient itself"
+    return [f"  pieces   {shape}", f"  values   {', '.join(values)}"]
+
+
+def _piece(piece: Piece) -> str:
+    """Return a piece's name with the options that are not its rule's defaults."""
+    inside = [f"{k}={v!r}" for k, v in piece.options.items() if v != piece.rule.options[k]]
+    inside += (
+        [] if piece.where is None else [f"where={getattr(piece.where, '__name__', piece.where)!r}"]
+    )
+    inside += [] if piece.every is None else [f"every={piece.every}"]
+    return piece.name + (f"({', '.join(inside)})" if inside else "")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("s" if number != 1 else "")
+
+
 def _bucket(owner: Any, bucket: Bucket, kernel: bool) -> str:
-    place = next(i for i, g in enumerate(owner.param_groups) if g is bucket.group)
-    numel, chain = sum(p.numel() for p in bucket.params), bucket.setup.chain
-    pieces = " > ".join(chain.pieces[i].name for i in bucket.active) or "the gradient itself"
+    place, numel = bucket.place, sum(p.numel() for p in bucket.params)
     run = bucket.run if hasattr(bucket, "run") else choose(
         owner.backend, _plan(owner, bucket), bucket)  # fmt: skip
     why = f" ({run.why})" if run.why and run.name != owner.backend else ""
     lines = [
-        f"group {place}: {len(bucket.params)} tensors, {numel:,} elements, "
+        f"group {place}: {_count(len(bucket.params), 'tensor')}, {numel:,} elements, "
         f"{bucket.params[0].dtype}, step {bucket.count}",
-        f"  pieces   {pieces}",
+        *_equation(owner, bucket.setup, bucket.group, bucket.active),
         f"  backend  {run.name}{why}",
     ]
     if why:
@@ -95,7 +130,9 @@ def _bucket(owner: Any, bucket: Bucket, kernel: bool) -> str:
             read, written = _read(phase), {*phase.stores, *phase.after}
             moved = _moved(phase, sizes)
             total += moved
-            sums = f"; {len(phase.sums)} sums" if phase.sums else ""
+            sums = f"; {_count(len(phase.sums), 'sum')}" if phase.sums else ""
+            if any(name.startswith("scratch.") for name in phase.stores):
+                sums += "; then matrix operations, not counted"
             lines.append(
                 f"  pass {number}   {_SHOWN[form]}reads {_list(n for n in sizes if n in read)}; "
                 f"writes {_list(n for n in sizes if n in written)}{sums}; "
