@@ -1,24 +1,16 @@
-"""Backward passes written by hand for large tensors on the CPU, with a plain form behind them.
+"""What losses with a backward pass of their own share.
 
-There, most of a loss's time goes into allocating temporaries of the size of the input. The fused
-forms keep one such buffer, in which the gradient grows in place, and hand it out: nothing may hold
-on to it, or autograd copies it. Everything else (small inputs, accelerators, a second backward
-over a retained graph, ``create_graph=True``, ``torch.func``, ``torch.compile``) goes through the
-plain form, which is the definition.
+Such a loss has a plain form, in differentiable operations, which is its definition. Everything that
+the fast form does not do (small inputs, accelerators, ``create_graph=True``, ``torch.func``,
+``torch.compile``) goes through it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-
-#: Elements of a stretch: temporaries of this size stay in the cache, and torch works on them in the
-#: calling thread, where a larger one would wait for the others at every operation.
-STEP = 1 << 14
-#: Below this many elements the plain form is as fast.
-LARGE = 1 << 17
 
 
 def on_host(input: Tensor) -> bool:
@@ -30,18 +22,6 @@ def on_host(input: Tensor) -> bool:
     except RuntimeError:  # a wrapper without storage, as torch.func makes
         return False
     return True
-
-
-def fusible(input: Tensor) -> bool:
-    """Say whether the fused form pays and is possible for ``input``."""
-    return input.numel() >= LARGE and on_host(input)
-
-
-def stretches(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Walk over tensors of one size, as flat stretches that stay in the cache."""
-    flat = [t.reshape(-1) for t in tensors]
-    for start in range(0, flat[0].numel(), STEP):
-        yield tuple(t[start : start + STEP] for t in flat)
 
 
 def through(

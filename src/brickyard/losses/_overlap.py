@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brickyard.losses import _native
 from brickyard.losses._contracts import (
     check_choice,
     check_finite,
@@ -18,7 +19,7 @@ from brickyard.losses._contracts import (
     shape,
     single,
 )
-from brickyard.losses._fused import fusible, through
+from brickyard.losses._fused import through
 from brickyard.losses._targets import check_binary, check_classes, check_probabilities
 
 MODES = ("binary", "multiclass", "multilabel")
@@ -101,10 +102,10 @@ def open_masks(
 def count(masks: Masks) -> Counts:
     """Count hits, predictions and truths per class, over the batch and all pixels."""
     input, target, keep, activation = masks
-    fused = {"softmax": _SoftmaxCounts, "sigmoid": _SigmoidCounts}.get(activation)
     suits = target.is_floating_point() == (activation == "sigmoid")
-    if fused is not None and suits and fusible(input) and not target.requires_grad:
-        return Counts(*fused.apply(input, target, keep))
+    if activation and suits and _native.usable(input) and not target.requires_grad:
+        input = _native.dense(input) if activation == "softmax" else input.contiguous()
+        return Counts(*_NativeCounts.apply(input, target.contiguous(), keep, activation))
     return Counts(*plain_counts(input, target, keep, activation))
 
 
@@ -132,81 +133,46 @@ def activate(input: Tensor, activation: str) -> Tensor:
     return torch.sigmoid(input) if activation == "sigmoid" else input
 
 
-class _SoftmaxCounts(torch.autograd.Function):
-    """Count under a softmax with class indices, without a one-hot mask.
+class _NativeCounts(torch.autograd.Function):
+    """Count under a softmax with class indices, or under a sigmoid with a mask, in one pass.
 
     Math:
         with a, b the gradients of hit and predicted:
-        dL/dx_c = p_c*(b_c - d) + [c = y]*a_y*p_y,  d = sum_c p_c*b_c + a_y*p_y
+        softmax: dL/dx_c = p_c*(b_c - d) + [c = y]*a_y*p_y,  d = sum_c p_c*b_c + a_y*p_y
+        sigmoid: dL/dx = p*(1-p)*(a*t + b)
     """
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, target: Tensor, keep: Tensor | None) -> Any:
-        p = F.softmax(input, 1)
-        if keep is not None:
-            p.mul_(keep)
-        own = p.gather(1, target.unsqueeze(1)).squeeze(1)
-        hit = torch.bincount(target.view(-1), own.view(-1), p.shape[1])  # adds up in fp64
-        shown = target if keep is None else target[keep[:, 0]]
-        true = torch.bincount(shown.reshape(-1), minlength=p.shape[1])
-        ctx.found = p, own
-        return _counted(ctx, (input, target, keep), hit, p.sum(2).sum(0), true)
+    def forward(
+        ctx: Any, input: Tensor, target: Tensor, keep: Tensor | None, activation: str
+    ) -> Any:
+        ctx.activation, classes = activation, input.shape[1]
+        keep = None if keep is None else keep.contiguous()
+        ctx.save_for_backward(input, target, keep)
+        sums = torch.zeros(3, classes, dtype=torch.float64)
+        _native.call(f"{activation}_counts", input, sums, keep=keep, **_mask(target))
+        found = sums.to(input.dtype).unbind()
+        ctx.mark_non_differentiable(found[2])
+        return found
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         input, target, keep = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _backward_plainly(input, target, keep, "softmax", grads), None, None
-        p, own = ctx.found
-        a, b, _ = grads
-        mine = own * a.index_select(0, target.view(-1)).view_as(own)
-        mean = torch.matmul(b, p).add_(mine).unsqueeze(1)
-        grad = (p * b.unsqueeze(1)).addcmul_(p, mean, value=-1)
-        return grad.scatter_add_(1, target.unsqueeze(1), mine.unsqueeze(1)), None, None
+
+            def plain(x: Tensor) -> tuple[Tensor, ...]:
+                return plain_counts(x, target, keep, ctx.activation)[:2]
+
+            return through(plain, [input], grads[:2])[0], None, None, None
+        grad = torch.empty_like(input)
+        up = torch.stack(grads[:2])
+        _native.call(f"{ctx.activation}_counts", input, keep=keep, up=up, grad=grad,
+                     **_mask(target))  # fmt: skip
+        return grad, None, None, None
 
 
-class _SigmoidCounts(torch.autograd.Function):
-    """Count under a sigmoid.
-
-    Math:
-        with a, b the gradients of hit and predicted: dL/dx = p*(1-p)*(a*t + b)
-    """
-
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, target: Tensor, keep: Tensor | None) -> Any:
-        p = torch.sigmoid(input)
-        if keep is not None:  # the targets of ignored pixels are 0 already
-            p.mul_(keep)
-        ctx.found = p
-        counts = (p * target).sum(2).sum(0), p.sum(2).sum(0), target.sum(2).sum(0)
-        return _counted(ctx, (input, target, keep), *counts)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        input, target, keep = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return _backward_plainly(input, target, keep, "sigmoid", grads), None, None
-        p = ctx.found
-        a, b, _ = (g.unsqueeze(1) for g in grads)
-        grad = torch.addcmul(b, target, a).mul_(p)
-        return grad.addcmul_(grad, p, value=-1), None, None
-
-
-def _counted(
-    ctx: Any, saved: tuple[Tensor, Tensor, Tensor | None], *counts: Tensor
-) -> tuple[Tensor, ...]:
-    """Set up the backward; return the counts in the input's precision."""
-    ctx.save_for_backward(*saved)
-    found = tuple(c.to(saved[0].dtype) for c in counts)
-    ctx.mark_non_differentiable(found[2])
-    return found
-
-
-def _backward_plainly(
-    input: Tensor, target: Tensor, keep: Tensor | None, activation: str,
-    grads: tuple[Tensor, ...],
-) -> Tensor | None:  # fmt: skip
-    def plain(x: Tensor) -> tuple[Tensor, ...]:
-        return plain_counts(x, target, keep, activation)[:2]
-
-    return through(plain, [input], grads[:2])[0]
+def _mask(target: Tensor) -> dict[str, Any]:
+    """Return what the kernels want to know about the target."""
+    if not target.is_floating_point():
+        return {"y": target}
+    return {"t": target, "outer": target.shape[0], "inner": target[0, 0].numel()}

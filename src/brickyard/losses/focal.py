@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brickyard.catalog import brick
+from brickyard.losses import _native
 from brickyard.losses._contracts import (
     Loss,
     Reduction,
@@ -23,7 +24,7 @@ from brickyard.losses._contracts import (
     reduce,
     single,
 )
-from brickyard.losses._fused import STEP, fusible, stretches, through
+from brickyard.losses._fused import through
 from brickyard.losses._targets import check_binary, check_classes, refuse_softmax
 
 __all__ = ["BinaryFocalLoss", "FocalLoss", "binary_focal_loss", "focal_loss"]
@@ -54,8 +55,8 @@ def focal_loss(
     alpha = None if alpha is None else alpha.to(input)
     ignored = ignore_index if some else None
     total = sample_weight is None and reduction != "none"
-    if input.dim() > 1 and fusible(input):
-        loss = _Focal.apply(input, target, gamma, alpha, ignored, total)
+    if input.dim() > 1 and _native.usable(input) and _halves(gamma) is not None:
+        loss = _Focal.apply(_native.dense(input), target, gamma, alpha, ignored, total)
     else:
         loss = plain_focal(input, target, gamma, alpha, ignored, total)
     kept = None if ignored is None else target != ignored
@@ -100,8 +101,14 @@ def _power(base: Tensor, exponent: float) -> Tensor:
     return base.pow(exponent)
 
 
+def _halves(gamma: float) -> int | None:
+    """Return twice the exponent where the kernels can take powers by multiplying."""
+    halves = 2 * gamma
+    return int(halves) if halves == int(halves) and halves <= 32 else None
+
+
 class _Focal(torch.autograd.Function):
-    """Compute focal losses of large inputs, and their gradient in the softmax's buffer.
+    """Compute focal losses of large inputs, forward and backward in one pass each.
 
     Math:
         l = w * n, n = -log p, w = (1-p)^g;  dl/dx_j = c * ([j = y] - p_j)
@@ -113,34 +120,27 @@ class _Focal(torch.autograd.Function):
         ctx: Any, input: Tensor, target: Tensor, gamma: float, alpha: Tensor | None,
         ignored: int | None, total: bool,
     ) -> Tensor:  # fmt: skip
+        target = target.contiguous()
+        keep = None if ignored is None else target != ignored
         ctx.options = (gamma, alpha, ignored, total)
-        ctx.save_for_backward(input, target)
-        log_p = F.log_softmax(input, 1)
-        nll = F.nll_loss(log_p, target, reduction="none", ignore_index=_index(ignored))
-        slope = nll.neg().expm1_().neg_()  # 1 - p, for now
-        weight = slope.pow(gamma)
-        if alpha is not None:
-            weight.mul_(alpha[_kept(target, ignored)])
-        if ignored is not None:
-            weight.mul_(target != ignored)
-        # where p is 1 both factors of n/(1-p) are 0; the weight behind it is 0 too
-        slope.clamp_min_(torch.finfo(slope.dtype).tiny)
-        torch.div(nll, slope, out=slope).sub_(nll).mul_(gamma).add_(1).mul_(weight)
-        loss = nll.mul_(weight)
-        if ctx.needs_input_grad[0]:
-            index = _kept(target, ignored).unsqueeze(1)
-            log_p.exp_().mul_(slope.unsqueeze_(1)).scatter_add_(1, index, slope.neg_())
-            ctx.slopes = log_p
-        return loss.sum() if total else loss
+        ctx.save_for_backward(input, target, keep)
+        out = None if total else input.new_empty(target.shape)
+        sums = torch.zeros(1, dtype=torch.float64)
+        _native.call("focal", input, sums, y=target, keep=keep, weight=alpha, out=out,
+                     halves=_halves(gamma))  # fmt: skip
+        return sums[0].to(input.dtype) if out is None else out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        input, target = ctx.saved_tensors
-        slopes, ctx.slopes = ctx.slopes, None
-        if slopes is None or torch.is_grad_enabled():
+        input, target, keep = ctx.saved_tensors
+        gamma, alpha, *_ = ctx.options
+        if torch.is_grad_enabled():
             grad = through(lambda x: plain_focal(x, target, *ctx.options), [input], grads)[0]
         else:
-            grad = slopes.mul_(grads[0] if ctx.options[3] else grads[0].unsqueeze(1))
+            grad = torch.empty_like(input)
+            up, step = _native.spread(grads[0])
+            _native.call("focal", input, y=target, keep=keep, weight=alpha, up=up,
+                         step_up=step, grad=grad, halves=_halves(gamma))  # fmt: skip
         return grad, None, None, None, None, None
 
 
@@ -156,8 +156,8 @@ def binary_focal_loss(
         check_number(who, "alpha", alpha, 0.0, 1.0)
     input, target = check_binary(who, input, target, reduction, validate)
     total = sample_weight is None and reduction != "none"
-    if fusible(input) and not target.requires_grad:
-        loss = _BinaryFocal.apply(input, target, gamma, alpha, total)
+    if _native.usable(input) and not target.requires_grad and _halves(gamma) is not None:
+        loss = _BinaryFocal.apply(input.contiguous(), target.contiguous(), gamma, alpha, total)
     else:
         loss = plain_binary_focal(input, target, gamma, alpha, total)
     if total:
@@ -179,7 +179,7 @@ def plain_binary_focal(
 
 
 class _BinaryFocal(torch.autograd.Function):
-    """Compute binary focal losses, and their slopes along with them.
+    """Compute binary focal losses of large inputs, forward and backward in one pass each.
 
     Math:
         l = a * q^g * n, q = s*(1-t) + (1-s)*t
@@ -192,51 +192,26 @@ class _BinaryFocal(torch.autograd.Function):
     ) -> Tensor:
         ctx.options = (gamma, alpha, total)
         ctx.save_for_backward(input, target)
-        slopes = input.new_empty(input.shape)
-        losses = input.new_empty(input.shape[:0] if total else input.shape)
-        room = input.new_empty(4, STEP)
-        sums = []
-        for x, t, slope, *loss in stretches(input, target, slopes, *([] if total else [losses])):
-            found = _binary_stretch(x, t, slope, room[:, : len(x)], gamma, alpha)
-            sums.append(found.sum(dtype=torch.float64))
-            if loss:
-                loss[0].copy_(found)
-        ctx.slopes = slopes if ctx.needs_input_grad[0] else None
-        return torch.stack(sums).sum().to(input.dtype) if total else losses
+        out = None if total else torch.empty_like(input)
+        sums = torch.zeros(1, dtype=torch.float64)
+        _native.call("binary_focal", input.view(1, 1, -1), sums, t=target, out=out,
+                     halves=_halves(gamma), alpha=-1.0 if alpha is None else alpha)  # fmt: skip
+        return sums[0].to(input.dtype) if out is None else out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         input, target = ctx.saved_tensors
-        slopes, ctx.slopes = ctx.slopes, None
-        if slopes is None or torch.is_grad_enabled():
+        gamma, alpha, _ = ctx.options
+        if torch.is_grad_enabled():
             plain = plain_binary_focal
             grad = through(lambda x: plain(x, target, *ctx.options), [input], grads)[0]
         else:
-            grad = slopes.mul_(grads[0])
+            grad = torch.empty_like(input)
+            up, step = _native.spread(grads[0])
+            _native.call("binary_focal", input.view(1, 1, -1), t=target, up=up, step_up=step,
+                         grad=grad, halves=_halves(gamma),
+                         alpha=-1.0 if alpha is None else alpha)  # fmt: skip
         return grad, None, None, None, None
-
-
-def _binary_stretch(
-    x: Tensor, t: Tensor, slope: Tensor, room: Tensor, gamma: float, alpha: float | None
-) -> Tensor:
-    """Return the losses of a stretch, in ``room``, and write their slopes."""
-    a, b, c, d = room
-    torch.sigmoid(x, out=a)
-    torch.neg(x, out=b).sigmoid_()
-    torch.mul(a, b, out=slope)
-    b.mul_(t)  # (1 - s)*t
-    a.addcmul_(a, t, value=-1)  # s*(1 - t)
-    torch.add(a, b, out=c)  # q
-    a.sub_(b)
-    torch.clamp_min(x, 0, out=d).addcmul_(x, t, value=-1)  # large terms first
-    d.add_(torch.abs(x, out=b).neg_().exp_().log1p_())  # n
-    torch.pow(c, gamma, out=b)
-    c.clamp_min_(torch.finfo(x.dtype).tiny)
-    slope.addcmul_(slope, t, value=-2).mul_(d).mul_(gamma).div_(c).add_(a)
-    if alpha is not None:
-        b.mul_(torch.mul(t, 2 * alpha - 1, out=c).add_(1 - alpha))
-    slope.mul_(b)
-    return d.mul_(b)
 
 
 @brick(

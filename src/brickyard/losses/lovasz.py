@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from brickyard.catalog import brick
+from brickyard.losses import _native
 from brickyard.losses._contracts import Loss, Reduction, Validate, check_choice, check_modes, reduce
 from brickyard.losses._overlap import MODES, activate, one_hot, open_masks
 
@@ -46,6 +47,8 @@ def _weights(error: Tensor, target: Tensor) -> Tensor:
     With the errors sorted from the largest down, adding a true pixel takes one from the
     intersection, adding a false one adds one to the union.
     """
+    if error.dtype == torch.float32 and _native.usable(error):
+        return _native.lovasz_slopes(error.contiguous(), target.round().bool())
     order = error.argsort(dim=1, descending=True, stable=True)
     wide = torch.float64 if error.shape[1] >= 1 << 24 else target.dtype  # counts stay exact
     truth = target.round().gather(1, order).to(wide)
