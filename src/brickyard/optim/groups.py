@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from brickyard.errors import near
+from brickyard.optim.ranges import Range, fixed
 
 #: torch's normalization layers. Any other module can say ``no_decay = True`` on its class, or a
 #: tuple of names of its own parameters; so can a parameter (``p.no_decay = True``).
@@ -53,8 +55,10 @@ def param_groups(
     """Sort a model's parameters into groups, each parameter into exactly one.
 
     ``"auto"`` leaves out of weight decay: biases, every parameter of a normalization layer (found
-    by the module's type, not by name), parameters with fewer than two dimensions (learned scales
-    and gates), and what says so itself: ``no_decay = True`` on the parameter or the module's class.
+    by the module's type, not by name), learned scales (fewer than two dimensions; outside of
+    torch's own layers also one value, or one per channel as in ``(1, 3, 1, 1)``), and what says so
+    itself: ``no_decay = True`` on the parameter or the module's class. A parameter that several
+    modules share has the first one's place, and patterns may use any of its names.
 
     Math:
         lr of a layer = lr * layer_decay^(layers above it)
@@ -63,12 +67,15 @@ def param_groups(
         model: the model; frozen parameters are left out.
         weight_decay: of all parameters that are decayed.
         no_decay: ``"auto"``, ``"none"`` (decay everything), or name patterns.
-        layer_decay: factor of the rate per layer below the last; needs ``lr``.
+        layer_decay: factor of the rate per layer below the last, up to 1; needs ``lr``.
         lr: base rate; None leaves it to the optimizer.
-        overrides: name pattern to options of the parameters it matches; later patterns win.
+        overrides: name pattern (``"head.*"``) to options of the parameters it matches, such as
+            ``{"lr": 1e-4}``; later patterns win.
 
     Raises:
-        ValueError: a pattern that matches nothing, layer_decay without lr, nothing to train.
+        ValueError: a pattern that matches nothing, a number out of range, layer_decay without lr,
+            nothing to train.
+        TypeError: overrides that are no options, numbers that are none.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
@@ -76,49 +83,80 @@ def param_groups(
         ...  for g in param_groups(model, weight_decay=0.1)]
         [(0.1, ['0.weight']), (0.0, ['0.bias', '1.weight', '1.bias'])]
     """
-    if layer_decay is not None and lr is None:
-        raise ValueError("layer_decay is a factor of the rate: give lr too")
+    _check_numbers(weight_decay, layer_decay, lr)
     owners = _owners(model)
     if not owners:
-        raise ValueError("the model has no parameter that requires a gradient")
-    names = [name for name, _, _, _ in owners]
+        raise ValueError("the model has no parameter that requires a gradient: nothing to train")
     patterns = [] if isinstance(no_decay, str) else list(no_decay)
     if isinstance(no_decay, str) and no_decay not in ("auto", "none"):
         raise ValueError(f"no_decay must be 'auto', 'none' or a list of patterns; got {no_decay!r}")
-    for pattern in [*patterns, *(overrides or {})]:
-        if not fnmatch.filter(names, pattern):
-            raise ValueError(f"the pattern {pattern!r} matches no parameter{near(pattern, names)}")
-    depths = _depths(names)
+    _check_patterns(patterns, overrides or {}, [name for o in owners for name in o.names])
+    depths = _depths([o.names[0] for o in owners])
     made: dict[Any, dict[str, Any]] = {}
     reasons: dict[str, str] = {}
-    for name, p, module, own in owners:
-        why = _spared(name, own, p, module, patterns) if no_decay != "none" else ""
+    for owned in owners:
+        name = owned.names[0]
+        why = _spared(owned, patterns) if no_decay != "none" else ""
         options: dict[str, Any] = {"weight_decay": 0.0 if why else float(weight_decay)}
         reasons[name] = why or "weights are decayed"
         if lr is not None:
             options["lr"] = lr * (1.0 if layer_decay is None else layer_decay ** depths[name])
         for pattern, values in (overrides or {}).items():
-            if fnmatch.fnmatchcase(name, pattern):
+            if owned.matches(pattern):
                 options.update(values)
                 reasons[name] = f"matches {pattern!r}"
         key = tuple(sorted((k, repr(v)) for k, v in options.items()))
-        made.setdefault(key, {"params": [], **options})["params"].append((name, p))
+        made.setdefault(key, {"params": [], **options})["params"].append((name, owned.param))
     return ParamGroups(made.values(), reasons)
 
 
-def _owners(model: nn.Module) -> list[tuple[str, nn.Parameter, nn.Module, str]]:
-    """Return name, parameter, owner and the owner's name for it; shared parameters once."""
-    found, seen = [], set[int]()
-    for prefix, module in model.named_modules():
-        for own, p in module.named_parameters(recurse=False):
-            if p.requires_grad and id(p) not in seen:
-                seen.add(id(p))
-                found.append((f"{prefix}.{own}" if prefix else own, p, module, own))
-    return found
+@dataclass
+class _Owned:
+    """Hold a parameter, the first module that has it, its name there, and all its full names."""
+
+    param: nn.Parameter
+    module: nn.Module
+    own: str
+    names: list[str]
+
+    def matches(self, pattern: str) -> bool:
+        return any(fnmatch.fnmatchcase(name, pattern) for name in self.names)
 
 
-def _spared(name: str, own: str, p: nn.Parameter, module: nn.Module, patterns: list[str]) -> str:
+def _check_numbers(weight_decay: Any, layer_decay: Any, lr: Any) -> None:
+    fixed("weight_decay", weight_decay)
+    if lr is not None:
+        fixed("lr", lr)
+    if layer_decay is not None:
+        fixed("layer_decay", layer_decay, Range(0.0, 1.0, "(]", "0.75 is usual for fine-tuning"))
+        if lr is None:
+            raise ValueError("layer_decay is a factor of the rate: give lr too")
+
+
+def _check_patterns(patterns: list[str], overrides: Mapping[str, Any], names: list[str]) -> None:
+    for pattern in [*patterns, *overrides]:
+        if not fnmatch.filter(names, pattern):
+            raise ValueError(f"the pattern {pattern!r} matches no parameter{near(pattern, names)}")
+    for pattern, options in overrides.items():
+        if not isinstance(options, Mapping) or "params" in options:
+            raise TypeError(f"overrides[{pattern!r}] must be options of an optimizer, as in "
+                            f"{{'lr': 1e-4}}; got {options!r}")  # fmt: skip
+
+
+def _owners(model: nn.Module) -> list[_Owned]:
+    """Return every parameter that requires a gradient once, in the model's order."""
+    found: dict[int, _Owned] = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for own, p in module.named_parameters(recurse=False, remove_duplicate=False):
+            if p.requires_grad:
+                owned = found.setdefault(id(p), _Owned(p, module, own, []))
+                owned.names.append(f"{prefix}.{own}" if prefix else own)
+    return list(found.values())
+
+
+def _spared(owned: _Owned, patterns: list[str]) -> str:
     """Return why a parameter is not decayed; empty when it is."""
+    p, module, own = owned.param, owned.module, owned.own
     marked = getattr(module, "no_decay", False)
     if (
         getattr(p, "no_decay", False)
@@ -127,13 +165,19 @@ def _spared(name: str, own: str, p: nn.Parameter, module: nn.Module, patterns: l
     ):
         return "marked no_decay"
     if patterns:
-        found = [pattern for pattern in patterns if fnmatch.fnmatchcase(name, pattern)]
+        found = [pattern for pattern in patterns if owned.matches(pattern)]
         return f"matches {found[0]!r}" if found else ""
     if isinstance(module, _NORMS):
         return f"{type(module).__name__} is a normalization"
     if own == "bias" or own.startswith("bias_") or own == "in_proj_bias":
         return "a bias"
-    return "fewer than two dimensions" if p.ndim < 2 else ""
+    if p.ndim < 2:
+        return "fewer than two dimensions"
+    theirs = type(module).__module__.startswith("torch.")
+    wide = sum(size > 1 for size in p.shape)
+    if not theirs and (wide == 0 or (wide == 1 and p.ndim > 2)):
+        return "a learned scale"
+    return ""
 
 
 def _depths(names: list[str]) -> dict[str, int]:

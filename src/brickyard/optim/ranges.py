@@ -47,7 +47,7 @@ class Range:
         if self.ends == "[]":
             return f"from {self.low:g} to {self.high:g}"
         most = f"at most {self.high:g}" if self.ends[1] == "]" else f"below {self.high:g}"
-        return f"at least {self.low:g} and {most}"
+        return f"{'at least' if self.ends[0] == '[' else 'more than'} {self.low:g} and {most}"
 
     def check(self, name: str, value: float) -> None:
         """Raise ValueError for a number outside.
