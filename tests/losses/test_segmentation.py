@@ -5,13 +5,13 @@ import pytest
 import torch
 
 import brickyard.losses as L
-from brickyard.losses import _fused, _overlap
+from brickyard.losses import _native, _overlap
 
 
 @pytest.fixture(autouse=True, params=["plain", "fused"])
 def _both_forms(request, monkeypatch):
     """Run everything in the form for small inputs and in the one for large inputs."""
-    monkeypatch.setattr(_fused, "LARGE", 0 if request.param == "fused" else 1 << 60)
+    monkeypatch.setattr(_native, "LARGE", 0 if request.param == "fused" else 1 << 60)
 
 
 LOSSES = [L.dice_loss, L.iou_loss, L.tversky_loss, L.focal_tversky_loss]
@@ -101,7 +101,7 @@ def test_fused_counts_are_the_plain_ones(activation, masked, monkeypatch):
         t = torch.where(keep[:, 0] if activation == "softmax" else keep, t, 0)
     found = []
     for large in (0, 1 << 60):
-        monkeypatch.setattr(_fused, "LARGE", large)
+        monkeypatch.setattr(_native, "LARGE", large)
         leaf = x.clone().requires_grad_()
         counts = _overlap.count(_overlap.Masks(leaf, t, keep, activation))
         assert ("Counts" in type(counts.hit.grad_fn).__name__) == (large == 0)
