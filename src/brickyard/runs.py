@@ -118,6 +118,32 @@ class RunFolder:
             raise RunError(f"{run.path} {what}; give the folder that `brickyard train` made")
         return run
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; a kill lets go of it.
+
+        Raises:
+            RunError: another process is training in it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # no such locks on this system
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"another process is training in {self.path}; wait for it or stop it first"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+            yield
+        finally:
+            os.close(handle)
+
     @property
     def checkpoints(self) -> Path:
         """Return the folder of the checkpoints."""

@@ -165,6 +165,7 @@ def test_subsets_of_one_dataset_are_compared_by_index():
 
 def test_stated_targets_spare_the_reading(monkeypatch):
     monkeypatch.setattr(datasets_module, "READ_ALL", 10)
+    monkeypatch.setattr(datasets_module, "SAMPLED", 2)
     honest = Pairs(X, Y, targets=Y.tolist(), classes=["a", "b", "c"])
     data = from_user(honest)
     assert honest.reads < 10
@@ -232,9 +233,10 @@ def _made(**changes):
 
 
 def test_own_data_passes_through():
-    data = _made()
+    data = _made(facts={"fingerprint": "mine"})
     assert from_user(data) is data
-    allowed = _made(val=Split(TX[:9], TY[:9]), facts={"duplicates": "allow"})
+    facts = {"fingerprint": "mine", "duplicates": "allow"}
+    allowed = _made(val=Split(TX[:9], TY[:9]), facts=facts)
     assert from_user(allowed) is allowed
 
 
@@ -259,3 +261,69 @@ def test_datasets_reach_the_batches():
     x, y = next(batches(data.val, 20, shuffle=False, seed=0).epoch(0))
     assert torch.equal(x, TX[40:])
     assert torch.equal(y, TY[40:])
+
+
+class _Large(Dataset):
+    """Hold more samples than are read at the start; ``noise`` is drawn when one is read."""
+
+    def __init__(self, n=2500, bias=0.0, noise=None, source=None):
+        self.targets = [i % 3 for i in range(n)]
+        self.bias, self.noise, self.source = bias, noise, source
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, i):
+        drawn = 0.0
+        if self.noise is not None:
+            drawn = self.noise * float(torch.randn((), generator=self.source))
+        return torch.tensor([float(i) + self.bias, drawn]), self.targets[i]
+
+
+def test_a_large_dataset_has_a_fingerprint_that_notices_changes():
+    def of(**changes):
+        return from_user(_Large(**changes), seed=0).facts["fingerprint"]
+
+    first = of()
+    before = torch.get_rng_state()
+    assert of() == first
+    assert torch.equal(before, torch.get_rng_state())
+    assert of(bias=1.0) != first, "other samples"
+    assert of(n=2501) != first, "another length"
+    swapped = _Large()
+    swapped.targets[1235], swapped.targets[1234] = swapped.targets[1234], swapped.targets[1235]
+    assert from_user(swapped, seed=0).facts["fingerprint"] != first, "labels are all looked at"
+    augmented = of(noise=0.1)
+    torch.rand(3)
+    assert of(noise=0.1) == augmented, "draws from the global generator repeat"
+    own = {of(noise=0.1, source=torch.Generator().manual_seed(s)) for s in range(4)}
+    assert len(own) == 1, "samples that differ each time say nothing of the data"
+    assert len(own | {of(n=2501, noise=0.1, source=torch.Generator())}) == 2
+
+
+def test_data_made_by_hand_gets_a_fingerprint_too():
+    def made(shift, dataset=False):
+        x = torch.arange(60.0).reshape(20, 3) + shift
+        y = torch.arange(20) % 2
+        splits = [Split(x[:15], y[:15]), Split(x[15:], y[15:])]
+        if dataset:
+            splits = [Split(dataset=_Large(30 * n, bias=shift)) for n in (2, 1)]
+        shape = (2,) if dataset else (3,)
+        return from_user(Data("mine", "classification", *splits, shape, 3 if dataset else 2))
+
+    for dataset in (False, True):
+        one, same, other = (made(s, dataset).facts["fingerprint"] for s in (0.0, 0.0, 1.0))
+        assert one == same
+        assert one != other
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [([8, 9], "72 pixels.*64 entries"), ([2, 4, 8], "1 or 3 channels"), ("8x8", "must be .H, W.")],
+)
+def test_the_shape_of_pictures_is_checked(image, says):
+    x = torch.rand(40, 64)
+    with pytest.raises(DataError, match=says):
+        from_user({"x": x, "y": torch.arange(40) % 2, "image": image})
+    data = from_user({"x": x, "y": torch.arange(40) % 2, "image": [1, 8, 8]})
+    assert data.facts["image"] == [1, 8, 8]

@@ -14,6 +14,8 @@ import torch
 import yaml
 
 from brickyard.errors import RecipeError, RunError
+from brickyard.report.facts import Facts
+from brickyard.report.phrases import gap
 from brickyard.runs import RunFolder
 from brickyard.train import Recipe, resolve, resume, train
 from brickyard.train.checkpoint import Checkpoints
@@ -109,6 +111,18 @@ def test_the_run_folder_is_complete(whole):
     assert result.summary["steps"] == summary["steps"] == 69
 
 
+def test_the_page_rests_on_training_metrics_and_tells_the_groups(whole):
+    facts = Facts.read(whole[0])
+    rows = [r for r in _rows(whole[0]) if r["split"] == "train" and "accuracy" in r]
+    assert facts.train_monitor == pytest.approx(
+        next(r["accuracy"] for r in rows if r["epoch"] == facts.best_epoch)
+    )
+    assert gap(facts).startswith("On training batches (with dropout): ")
+    page = (whole[0] / "report.html").read_text()
+    assert "Optimizer: 2 parameter groups" in page
+    assert "a bias" in page
+
+
 def test_the_same_recipe_twice_is_the_same_run(whole, tmp_path):
     train(RECIPE, out=tmp_path / "again")
     _same_runs(whole[0], tmp_path / "again")
@@ -183,6 +197,24 @@ def test_killed_and_resumed_is_bit_identical(tmp_path, number):
         assert resume(path).summary["exit_reason"] == "budget"
     train(long, out=tmp_path / "whole")
     _same_runs(tmp_path / "whole", path)
+
+
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
+    path = tmp_path / "run"
+    long = {**RECIPE, "budget": "4000ep", "checkpoint_every": 20, "threads": 1}
+    process = _start("train", path, json.dumps(long))
+    try:
+        _wait_for_checkpoint(process, path)
+        with pytest.raises(RunError, match="another process is training in"):
+            resume(path)
+        with pytest.raises(RunError, match="is not empty"):
+            train(RECIPE, out=path)
+    finally:
+        process.kill()
+        process.wait(60)
+    rows = len(_rows(path))
+    assert resume(path, progress=StopAt(1)).summary["exit_reason"] == "interrupted", "let go of"
+    assert len(_rows(path)) <= rows + 3, "nothing was written twice"
 
 
 def test_changed_data_is_not_resumed(tmp_path, monkeypatch):
@@ -278,8 +310,8 @@ def test_ones_own_parts_by_target(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"loss": "mse"}, "loss: mse wants targets of the kind 'values', but digits has 10 classes"),
-     ({"data": "diabetes"}, "cross_entropy wants .* diabetes is a regression task"),
+    [({"loss": "mse"}, "loss: mse takes values .*, and digits has 10 classes"),
+     ({"data": "diabetes"}, "cross_entropy takes .* diabetes is a regression task"),
      ({"metrics": ["r2"]}, r"metrics.0: r2 is for regression, and digits is classification; take"),
      ({"monitor": "recall"}, "monitor: no metric is called 'recall'; there is loss, accuracy"),
      ({"regularizers": ["early_stopping"] * 2}, "regularizers.1: early stopping is given twice"),
@@ -342,14 +374,17 @@ def test_threads_are_set(tmp_path):
         torch.set_num_threads(before)
 
 
-def test_worst_images_are_the_worst(tmp_path):
-    result = train({**RECIPE, "data": {"name": "mnist5k", "val": 0.1}, "budget": 2},
+@pytest.mark.parametrize("data", ["mnist5k", "digits"])
+def test_worst_images_are_the_worst(data, tmp_path):
+    """Also where samples are flat, and the data set says what pictures they are."""
+    result = train({**RECIPE, "data": {"name": data, "val": 0.1}, "budget": 2},
                    out=tmp_path / "run")  # fmt: skip
     evaluation = result.run.evaluation()
     order = np.argsort(-evaluation["loss"], kind="stable")[: len(evaluation["worst_index"])]
     np.testing.assert_allclose(
         evaluation["loss"][evaluation["worst_index"]], evaluation["loss"][order]
     )
-    assert evaluation["worst_images"].shape[1:] == (28, 28)
+    side = {"mnist5k": 28, "digits": 8}[data]
+    assert evaluation["worst_images"].shape[1:] == (side, side)
     assert evaluation["worst_images"].dtype == np.uint8
     assert os.environ.get("CI") or evaluation["worst_images"].max() == 255

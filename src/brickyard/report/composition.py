@@ -173,6 +173,22 @@ def layers(f: Facts, most: int = 60) -> dict[str, Any] | None:
     return {"rows": shown[:most], "more": more, "total": count(total), "told": told}
 
 
+def groups(f: Facts) -> dict[str, Any] | None:
+    """Return the optimizer's parameter groups: their numbers, sizes, reasons and names."""
+    rows = []
+    told = f.summary.get("groups")
+    for group in told if isinstance(told, list) else []:
+        parameters = [p for p in group.get("parameters") or [] if isinstance(p, Mapping)]
+        names = [str(p.get("name", "")) for p in parameters]
+        because = dict.fromkeys(str(p.get("because", "")) for p in parameters)
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        rows.append({
+            "options": plain(group.get("options")), "weights": count(group.get("weights") or 0),
+            "names": ", ".join(names[:4]) + more, "because": "; ".join(filter(None, because)),
+        })  # fmt: skip
+    return {"rows": rows, "told": plural(len(rows), "parameter group")} if rows else None
+
+
 def data_rows(f: Facts) -> list[tuple[str, str]]:
     """Return what is known of the data."""
     data = f.part("data")

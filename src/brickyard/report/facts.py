@@ -154,11 +154,19 @@ class Facts:
         return max(rates, default=0.0)
 
     @property
+    def training_noise(self) -> list[str]:
+        """Return what made training batches harder than validation ones, by the recipe."""
+        augmented = ["augmentation"] if self.recipe.get("augmentation") else []
+        return (["dropout"] if self.dropout > 0 else []) + augmented
+
+    @property
     def images(self) -> bool:
         """Say whether the samples are images."""
         shape = self.part("data").get("input_shape")
         sides = [s for s in shape if isinstance(s, int)] if isinstance(shape, list) else []
-        return "worst_images" in self.evaluation or (len(sides) == 3 and min(sides[1:]) > 3)
+        if not sides:
+            return "worst_images" in self.evaluation
+        return len(sides) == 3 and min(sides[1:]) > 3  # flat samples may be shown as pictures
 
     # -- the monitored metric -------------------------------------------------------------------
 

@@ -65,6 +65,7 @@ def run_page(f: Facts) -> str:
         recipe=composition.recipe_text(f),
         data=composition.data_rows(f),
         layers=composition.layers(f),
+        groups=composition.groups(f),
         time=circumstances.time_split(f),
         environment=circumstances.environment(f),
         files=circumstances.files(Path(f.path)),

@@ -69,7 +69,8 @@ def gap(f: Facts) -> str:
     """Compare with training data: by the monitored metric if it was measured there, or the loss."""
     if not math.isnan(f.train_monitor):
         apart = f.show_gap(abs(f.train_monitor - f.best))
-        return f"On training data: {f.show(f.train_monitor)}, a gap of {apart}."
+        how = f" (with {' and '.join(f.training_noise)})" if f.training_noise else ""
+        return f"On training batches{how}: {f.show(f.train_monitor)}, a gap of {apart}."
     train, val = f.train_at("loss", f.best_epoch), f.val_loss_at_best
     if math.isnan(train) or math.isnan(val):
         return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -52,6 +52,7 @@ class Evaluator:
         monitor: name of the value that picks the best checkpoint.
         mode: ``"min"`` or ``"max"``: what is good for ``monitor``.
         autocast: context of the forward pass.
+        picture: shape (H, W) or (C, H, W) of the pictures that flat samples hold.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Evaluator:
         monitor: str = "loss",
         mode: str = "min",
         autocast: AbstractContextManager[Any] | None = None,
+        picture: Sequence[int] | None = None,
     ):
         self.batches = batches
         self.loss = loss
@@ -71,6 +73,7 @@ class Evaluator:
         self.monitor = monitor
         self.mode = mode
         self.autocast = autocast or nullcontext()
+        self.picture = tuple(picture or ())
 
     def better(self, value: float, than: float) -> bool:
         """Say whether ``value`` beats ``than``; a NaN never does, and is beaten by any number."""
@@ -107,6 +110,8 @@ class Evaluator:
         with evaluating(model):
             for x, y in self.batches.epoch(0):
                 rows.append(self.task.inspect(model(x), y))
+                if self.picture and x.ndim == 2:
+                    x = x.reshape(len(x), -1, *self.picture[-2:])
                 if _is_image(x):
                     images.append(x[rows[-1]["loss"].argsort(descending=True)[:worst]].cpu())
         found = {key: torch.cat([row[key] for row in rows]).cpu().numpy() for key in rows[0]}

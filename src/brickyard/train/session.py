@@ -79,10 +79,11 @@ def train(
         resolved = resolve(recipe)
     setup = build_setup(resolved)
     run = RunFolder.create(resolved.recipe.name, out)
-    run.write_recipe(resolved.recipe.to_dict())
-    run.write_json(ENVIRONMENT, describe_environment(resolved.root))
-    run.write_text(GROUPS, setup.built.table())
-    return Session(setup, run, State(), now() - started, progress).run()
+    with run.held():
+        run.write_recipe(resolved.recipe.to_dict())
+        run.write_json(ENVIRONMENT, describe_environment(resolved.root))
+        run.write_text(GROUPS, setup.built.table())
+        return Session(setup, run, State(), now() - started, progress).run()
 
 
 def resume(path: str | Path, progress: ProgressLines | None = None) -> Result:
@@ -93,27 +94,29 @@ def resume(path: str | Path, progress: ProgressLines | None = None) -> Result:
         progress: who shows it.
 
     Raises:
-        RunError: no run, no readable checkpoint, other data, or the run has ended.
+        RunError: no run, no readable checkpoint, other data, the run has ended, or another process
+            is training it.
     """
     started = now()
     run = RunFolder.open(path)
-    reason = run.summary().get("exit_reason", "")
-    if reason in ("budget", "early_stop"):
-        raise RunError(
-            f"{run.path} has ended ({reason}): nothing to resume; its page is {run.report}"
-        )
-    environment = run.environment()
-    root = Path(environment.get("recipe_folder", "."))
-    threads = environment.get("threads", 0)
-    if 0 < threads <= (os.cpu_count() or 1):  # sums depend on how they are cut over threads
-        torch.set_num_threads(threads)
-    setup = build_setup(resolve(run.recipe(), source=str(run.path / "recipe.yaml"), root=root))
-    checkpoint, warning = Checkpoints(run.checkpoints).load_last()
-    state = restore(setup, checkpoint)
-    session = Session(setup, run, state, now() - started, progress)
-    if warning:
-        session.progress.console.print(f"warning: {warning}")
-    return session.run()
+    with run.held():
+        reason = run.summary().get("exit_reason", "")
+        if reason in ("budget", "early_stop"):
+            raise RunError(
+                f"{run.path} has ended ({reason}): nothing to resume; its page is {run.report}"
+            )
+        environment = run.environment()
+        root = Path(environment.get("recipe_folder", "."))
+        threads = environment.get("threads", 0)
+        if 0 < threads <= (os.cpu_count() or 1):  # sums depend on how they are cut over threads
+            torch.set_num_threads(threads)
+        setup = build_setup(resolve(run.recipe(), source=str(run.path / "recipe.yaml"), root=root))
+        checkpoint, warning = Checkpoints(run.checkpoints).load_last()
+        state = restore(setup, checkpoint)
+        session = Session(setup, run, state, now() - started, progress)
+        if warning:
+            session.progress.console.print(f"warning: {warning}")
+        return session.run()
 
 
 class Session:

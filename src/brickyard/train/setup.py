@@ -253,7 +253,8 @@ def _evaluator(
     if monitor not in modes:
         raise RecipeError(f"monitor: no metric is called {monitor!r}; there is {', '.join(modes)}")
     val = _batches(recipe, data, device, training=False)
-    return Evaluator(val, loss, task, metrics, monitor, modes[monitor], autocast)
+    picture = data.facts.get("image")
+    return Evaluator(val, loss, task, metrics, monitor, modes[monitor], autocast, picture)
 
 
 def _complete(stopping: EarlyStopping, evaluator: Evaluator) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -71,7 +72,8 @@ class Data:
             tensor of shape (outputs,) when there are several.
         target_std: what they were divided by after that; shaped like ``target_mean``.
         facts: plain values for the report: ``source``, ``samples``, ``class_counts``,
-            ``features``, ``preprocessing``, ``split``, ``fingerprint``, ``warnings`` ...
+            ``features``, ``preprocessing``, ``split``, ``fingerprint``, ``warnings`` ...; also
+            ``image``, the shape (H, W) or (C, H, W) of the pictures that flat samples hold.
 
     Raises:
         DataError: an unknown task, an empty split, or fewer classes than two.
@@ -103,6 +105,8 @@ class Data:
                 "give one name per class"
             )
 
+        check_image(self.facts.get("image"), self.input_shape)
+
     def restore(self, y: Tensor) -> Tensor:
         """Return regression targets or predictions in the user's own units.
 
@@ -115,6 +119,25 @@ class Data:
     def warnings(self) -> list[str]:
         """Return what the reader found strange, a sentence each."""
         return list(self.facts.get("warnings", ()))
+
+
+def check_image(image: Any, input_shape: tuple[int, ...]) -> None:
+    """Check the shape of the pictures that flat samples are said to hold.
+
+    Raises:
+        DataError: no shape of a picture, or one of another size than the samples.
+    """
+    if image is None or len(input_shape) != 1:
+        return
+    sizes = list(image) if isinstance(image, list | tuple) else []
+    whole = all(isinstance(n, int) and n > 0 for n in sizes)
+    if not whole or len(sizes) not in (2, 3) or (len(sizes) == 3 and sizes[0] not in (1, 3)):
+        raise DataError(f"image must be (H, W) or (C, H, W) with 1 or 3 channels; got {image!r}")
+    if math.prod(sizes) != math.prod(input_shape):
+        raise DataError(
+            f"image={image!r} has {math.prod(sizes)} pixels, and a sample of shape {input_shape} "
+            f"has {math.prod(input_shape)} entries; they must be equal"
+        )
 
 
 def fingerprint(*splits: Split) -> str:

@@ -15,12 +15,14 @@ from torch.utils.data import Dataset, Subset
 
 from brickyard.errors import DataError
 from brickyard.train.data.assemble import describe, rename, scale_target
-from brickyard.train.data.base import Data, Split, merge_facts
+from brickyard.train.data.base import Data, Split, fingerprint, merge_facts
 from brickyard.train.data.splitting import Parts, Plan, partition
 from brickyard.train.data.target import Target, read_target
 
 #: Up to so many samples are all read at the start, to compare training with validation.
 READ_ALL = 2000
+#: So many samples of a larger one are read to notice that it changed before a resume.
+SAMPLED = 64
 
 
 class Samples(Dataset[tuple[Tensor, Tensor]]):
@@ -124,8 +126,53 @@ def from_datasets(
         input_shape=shape, outputs=target.outputs, classes=target.classes,
         target_mean=mean, target_std=std,
         facts=merge_facts(facts, parts.facts, _unchecked(hashes, parts),
-                          describe(target, parts, mean, std)),
+                          describe(target, parts, mean, std),
+                          {} if hashes is not None else _sampled(datasets, raw, parts)),
     )  # fmt: skip
+
+
+def _sampled(datasets: Sequence[Any], raw: np.ndarray, parts: Parts) -> dict[str, Any]:
+    """Return a fingerprint of what is too much to be read: labels, sizes, classes, some samples."""
+    digest = hashlib.blake2b(np.ascontiguousarray(raw).tobytes(), digest_size=16)
+    digest.update(parts.train.tobytes())
+    for dataset in datasets:
+        sample_into(digest, dataset)
+    return {"fingerprint": digest.hexdigest(),
+            "fingerprint_of": f"labels and {SAMPLED} samples a dataset"}  # fmt: skip
+
+
+def sampled(*splits: Split) -> str:
+    """Return a fingerprint of splits: of all samples in memory, of some where they are read."""
+    digest = hashlib.blake2b(fingerprint(*splits).encode(), digest_size=16)
+    for split in splits:
+        if split.dataset is not None:
+            sample_into(digest, split.dataset)
+    return digest.hexdigest()
+
+
+def sample_into(digest: Any, dataset: Any) -> None:
+    """Add a dataset's class, length and samples at fixed places, evenly spread, to a hash.
+
+    Where reading twice gives different samples, as with augmentation from a generator of the
+    dataset's own, they say nothing of the data and are left out.
+    """
+    n = len(dataset)
+    digest.update(f"{type(dataset).__qualname__} {n}".encode())
+    places = sorted({round(k * (n - 1) / (SAMPLED - 1)) for k in range(SAMPLED)})
+    found = [[_bytes(dataset, i) for i in places] for _ in range(2)]
+    if found[0] == found[1]:
+        for one in found[0]:
+            digest.update(one)
+
+
+def _bytes(dataset: Any, index: int) -> bytes:
+    """Return a sample's content, drawn from the same random numbers every time."""
+    with _own_random_numbers():
+        torch.manual_seed(index)
+        np.random.seed(index % 2**32)
+        random.seed(index)
+        x, y = read_pair(dataset, index)
+        return x.contiguous().numpy().tobytes() + repr(np.asarray(y).tolist()).encode()
 
 
 def read_pair(dataset: Any, index: int) -> tuple[Tensor, Any]:

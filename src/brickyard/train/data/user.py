@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from brickyard.errors import DataError, near
 from brickyard.train.data.assemble import as_array, assemble, check_finite, join
 from brickyard.train.data.base import Data, Split
-from brickyard.train.data.datasets import from_datasets
+from brickyard.train.data.datasets import from_datasets, sampled
 from brickyard.train.data.splitting import Plan, first_equal
 
 FORMS = (
@@ -21,7 +21,16 @@ FORMS = (
     "split; or a dict with such names"
 )
 #: Besides samples, a dict may say these.
-SETTINGS = ("task", "val_share", "duplicates", "standardize", "classes", "features", "name")
+SETTINGS = (
+    "task",
+    "val_share",
+    "duplicates",
+    "standardize",
+    "classes",
+    "features",
+    "image",
+    "name",
+)
 _ARRAYS = (("x", "y"), ("x_train", "y_train", "x_val", "y_val"))
 _DATASETS = (("dataset",), ("train", "val"))
 
@@ -44,7 +53,8 @@ def from_user(
     Accepted: :class:`Data`; a pair of datasets (train, val); the tuple (x_train, y_train, x_val,
     y_val); one dataset or the pair (x, y), which is split; or a dict with the keys ``train`` and
     ``val``, ``dataset``, ``x`` and ``y``, or the four names above. A dict may also hold ``task``,
-    ``val_share``, ``duplicates``, ``standardize``, ``classes``, ``features`` and ``name``.
+    ``val_share``, ``duplicates``, ``standardize``, ``classes``, ``features``, ``name``, and
+    ``image``: the shape (H, W) or (C, H, W) of the pictures that flat samples hold.
     Arrays may be of NumPy, torch or pandas. Datasets are map-style: ``len`` and pairs (x, y).
 
     Args:
@@ -79,7 +89,7 @@ def from_user(
     )
     classes = tuple(settings.get("classes", ()))
     if found.datasets:
-        useless = [k for k in ("standardize", "features") if k in settings]
+        useless = [k for k in ("standardize", "features", "image") if k in settings]
         if useless:
             raise DataError(f"{useless[0]} has no effect on datasets; do it in the dataset")
         return from_datasets(name, found.datasets, plan, classes)
@@ -90,9 +100,12 @@ def from_user(
     else:
         x, y = as_array(found.arrays[0], "x"), as_array(found.arrays[1], "y")
     features = settings.get("features") or _headings(found.arrays[0])
+    facts = {"source": "a function of yours", "features": list(features)}
+    if "image" in settings:
+        facts["image"] = list(settings["image"])
     return assemble(
         name, x, y, plan, standardize=bool(settings.get("standardize", False)),
-        classes=classes, facts={"source": "a function of yours", "features": list(features)},
+        classes=classes, facts=facts,
     )  # fmt: skip
 
 
@@ -224,6 +237,9 @@ def _headings(x: Any) -> list[str]:
 
 def _checked(data: Data) -> Data:
     """Check Data that a user made by hand."""
+    if not data.facts.get("fingerprint"):
+        found = sampled(data.train, data.val)
+        data = replace(data, facts={**data.facts, "fingerprint": found})
     splits = (("training", data.train), ("validation", data.val))
     for what, split in splits:
         if split.x is not None and split.y is not None:

@@ -26,9 +26,9 @@ MANY = {
 NESTED = {("optimizer", "lookahead"): {"inner": "optimizer"}}
 #: Optimizers that the training loop does not drive, and what to do instead.
 REFUSED = {
-    "cma_es": "cma_es searches without gradients, and its state fits no checkpoint, so no recipe "
-    "can train with it; in a script: brickyard.optim.CMAES(params, sigma).fit(loss), or ask and "
-    "tell"
+    "cma_es": "cma_es searches without gradients, by a matrix of n x n numbers for n weights, so "
+    "no recipe trains a network with it; in a script: brickyard.optim.CMAES(params, sigma) with "
+    "fit(loss), or ask and tell"
 }
 
 
