@@ -173,7 +173,14 @@ def _name(target: Any) -> str:
 
 
 def _elementwise(name: str) -> Callable[..., Any]:
-    return lambda b, *args: b.op(name, *args)
+    wanted = sum(f"{{{i}}}" in OPS[name].torch for i in range(3))
+
+    def lower(b: Lowering, *args: Any) -> Node:
+        if len(args) != wanted:
+            raise TypeError(f"it takes {wanted}, got {len(args)}")
+        return b.op(name, *args)
+
+    return lower
 
 
 def _add(b: Lowering, x: Any, y: Any, *, alpha: Any = 1) -> Node:
