@@ -16,6 +16,15 @@ from brickyard.nn.init import zero_residual_
 
 #: Options without which a layer cannot be used in a network.
 NEEDED = {"group_norm": {"num_groups": 2}, "constant_": {"val": 0.1}, "sparse_": {"sparsity": 0.5}}
+#: Bricks that cannot stand in a network, or in one of the two, and what the error says.
+REFUSED = {
+    ("mlp", "instance_norm"): "spatial axes", ("mlp", "spatial_dropout"): "spatial axes",
+    ("mlp", "frn"): "spatial axes.*learn_eps", ("mlp", "drop_path"): "residual branch",
+    ("cnn", "maxout"): "last axis", ("cnn", "swiglu"): "last axis", ("cnn", "geglu"): "last axis",
+    "variational_dropout": "sequences.*no time axis", "zoneout": "recurrent cell",
+    "zoneout_lstm": "recurrent layer", "zero_residual_": "whole model.*take initialize",
+    "prior_bias_": "whole model or layer", "lsuv_": "whole model.*call it yourself",
+}  # fmt: skip
 SMALL = {"mlp": {"hidden": 8}, "cnn": {"width": 4}}
 SHAPE = {"mlp": (6,), "cnn": (2, 9, 7)}
 
@@ -78,12 +87,11 @@ def test_every_key_makes_a_network_that_computes_and_learns(key, option, card):
     spec = {"name": card.key, **NEEDED.get(card.key, {})}
     if card.key == "softmax":
         spec["dim"] = 1
-    if option == "init" and card.key == "zero_residual_":
-        return
     if card.key == "sparse_" and key == "cnn":
         return  # fills matrices alone, and says so
-    if key == "mlp" and card.key in ("instance_norm", "spatial_dropout"):
-        with pytest.raises(CatalogError, match=rf"{option}.*spatial axes"):
+    refused = REFUSED.get((key, card.key)) or REFUSED.get(card.key)
+    if refused:
+        with pytest.raises(CatalogError, match=rf"^{option}: '{card.key}'.*{refused}"):
             model(key, **{option: spec})
         return
     net, x = model(key, **{option: spec}), batch(key)
@@ -181,6 +189,37 @@ def test_zero_residual_finds_every_block():
     assert len(zero_residual_(net)) == len(blocks) == 3
     x = torch.rand(2, 4, 5, 4)
     assert torch.equal(blocks[0].eval()(x), x)
+
+
+def test_frn_stands_in_a_dense_network_when_it_learns_eps():
+    net = model("mlp", normalization={"name": "frn", "learn_eps": True})
+    assert net.body[1].bias is not None, "FRN takes no mean away: the bias before it has an effect"
+    net(batch("mlp")).sum().backward()
+    assert net.body[2].eps_l.grad is not None
+
+
+def test_drop_connect_goes_around_layers_and_drop_path_into_branches():
+    dense = model("mlp", dropout={"name": "drop_connect", "p": 0.3}, normalization="batch_norm")
+    assert [type(m).__name__ for m in dense.body][:3] == ["Flatten", "DropConnect", "BatchNorm1d"]
+    assert dense.body[1].linear.bias is None
+    deep = model("mlp", dropout="drop_path", residual="residual", depth=3)
+    kinds = [type(m).__name__ for m in deep.body]
+    assert kinds == ["Flatten", "Linear", "ReLU", "Residual", "ReLU", "Residual", "ReLU"]
+    assert type(deep.body[3].branch[-1]).__name__ == "DropPath"
+    images = model("cnn", dropout="drop_connect")
+    kinds = [[type(m).__name__ for m in block.branch] for block in images.modules()
+             if isinstance(block, Residual)]  # fmt: skip
+    assert kinds[0] == ["Conv2d", "BatchNorm2d", "ReLU", "DropConnect", "BatchNorm2d"]
+    with pytest.raises(CatalogError, match="there is no branch here"):
+        model("cnn", dropout="drop_path", residual=None)
+
+
+def test_ghost_batch_norm_takes_the_member_that_fits():
+    spec = {"name": "ghost_batch_norm", "ghost_size": 2}
+    for key, name in [("mlp", "GhostBatchNorm1d"), ("cnn", "GhostBatchNorm2d")]:
+        net = model(key, normalization=spec)
+        found = [type(m).__name__ for m in net.modules() if "Ghost" in type(m).__name__]
+        assert set(found) == {name}
 
 
 def test_dropout_stands_at_the_end_of_each_branch():

@@ -64,7 +64,7 @@ _TABLE = (
         "dropouts",
         "Dropouts",
         "Noise on units, weights, channels or paths",
-        _SHAPES,
+        _SHAPES | {"linear", "cell", "input_size", "hidden_size"},
         ("granularity",),
         ("granularity", "options", "best_for", "avoid_when"),
     ),

@@ -1,6 +1,6 @@
 """Layers and small networks: torch's own under one roof with ours, each with a card."""
 
-from brickyard.nn import init
+from brickyard.nn import functional, init
 from brickyard.nn.activations import (
     ELU,
     GELU,
@@ -27,7 +27,11 @@ from brickyard.nn.dropout import (
     Dropout3d,
     FeatureAlphaDropout,
 )  # fmt: skip
+from brickyard.nn.frn import FRN
+from brickyard.nn.gated import GeGLU, Maxout, SwiGLU
+from brickyard.nn.ghost import GhostBatchNorm1d, GhostBatchNorm2d
 from brickyard.nn.models import CNN, MLP
+from brickyard.nn.noise import DropConnect, DropPath, VariationalDropout
 from brickyard.nn.normalization import (
     BatchNorm1d,
     BatchNorm2d,
@@ -42,22 +46,31 @@ from brickyard.nn.normalization import (
     weight_norm,
 )  # fmt: skip
 from brickyard.nn.residual import LayerScale, Residual, ResidualScale
+from brickyard.nn.thresholds import TLU, SquaredReLU
+from brickyard.nn.zoneout import Zoneout, ZoneoutLSTM
 
 __all__ = [
     "CNN",
     "ELU",
+    "FRN",
     "GELU",
     "MLP",
     "SELU",
+    "TLU",
     "AlphaDropout",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "DropConnect",
+    "DropPath",
     "Dropout",
     "Dropout1d",
     "Dropout2d",
     "Dropout3d",
     "FeatureAlphaDropout",
+    "GeGLU",
+    "GhostBatchNorm1d",
+    "GhostBatchNorm2d",
     "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
@@ -68,6 +81,7 @@ __all__ = [
     "LayerNorm",
     "LayerScale",
     "LeakyReLU",
+    "Maxout",
     "Mish",
     "PReLU",
     "RMSNorm",
@@ -78,7 +92,13 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Softplus",
+    "SquaredReLU",
+    "SwiGLU",
     "Tanh",
+    "VariationalDropout",
+    "Zoneout",
+    "ZoneoutLSTM",
+    "functional",
     "init",
     "make_layer",
     "spectral_norm",

@@ -16,6 +16,10 @@ from torch.nn.utils import parametrize
 from brickyard.catalog import Card, get
 from brickyard.catalog.options import coerce
 from brickyard.errors import CatalogError, near
+from brickyard.nn.frn import FRN
+from brickyard.nn.initialize import initialize
+from brickyard.nn.noise import DropPath, VariationalDropout
+from brickyard.nn.zoneout import Zoneout, ZoneoutLSTM
 
 #: How a model's option names a part: a key, ``{"name": key, **options}``,
 #: ``{"target": "package.module:object", **options}``, or None for no such part.
@@ -24,6 +28,12 @@ Spec = str | Mapping[str, Any] | None
 
 #: torch takes ``(N, C)`` input of these for one unbatched sample ``(C, L)``.
 _NEED_SPACE = (nn.InstanceNorm1d, nn.Dropout1d)
+#: Dropouts of recurrent networks, by what they work on.
+_NEED_TIME = {
+    VariationalDropout: "drops features of sequences (N, T, C)",
+    Zoneout: "wraps a recurrent cell",
+    ZoneoutLSTM: "is a recurrent layer of its own",
+}
 
 
 def make_layer(
@@ -53,11 +63,8 @@ def make_layer(
     target, options = resolve(kind, spec, path)
     if dims is not None:
         target = sibling(target, dims)
-    if dims == 0 and inspect.isclass(target) and issubclass(target, _NEED_SPACE):
-        raise CatalogError(
-            f"{path}: {_name(spec)!r} works over spatial axes, and this layer's output has none; "
-            f"torch would take the batch for channels. Take another {kind}"
-        )
+    if dims is not None:
+        _check_axes(kind, spec, target, options, path, dims)
     sizes = _required(target, options, injected, path)
     try:
         layer = target(**{**sizes, **options})
@@ -66,6 +73,27 @@ def make_layer(
     if not isinstance(layer, nn.Module):
         raise CatalogError(f"{path}: {_name(spec)!r} makes a {type(layer).__name__}, not a module")
     return layer
+
+
+def _check_axes(
+    kind: str, spec: Any, target: Any, options: Mapping[str, Any], path: str, dims: int
+) -> None:
+    """Refuse a layer whose statistics or features are not where this place has them."""
+    if dims == 0 and inspect.isclass(target) and issubclass(target, _NEED_SPACE):
+        raise CatalogError(
+            f"{path}: {_name(spec)!r} works over spatial axes, and this layer's output has none; "
+            f"torch would take the batch for channels. Take another {kind}"
+        )
+    if dims == 0 and target is FRN and not options.get("learn_eps"):
+        raise CatalogError(
+            f"{path}: {_name(spec)!r} works over spatial axes, and this layer's output has none: "
+            f"only the sign of each value would be left. Give learn_eps: true, or take layer_norm"
+        )
+    if dims > 0 and getattr(target, "features_last", False):
+        raise CatalogError(
+            f"{path}: {_name(spec)!r} works on features along the last axis, which is the width "
+            f"of an image here. Take an activation that works value by value, such as relu or silu"
+        )
 
 
 def resolve(kind: str, spec: str | Mapping[str, Any], path: str) -> tuple[Callable[..., Any], dict]:
@@ -136,9 +164,46 @@ def normalize(
     if "module" in _parameters(target):
         return make_layer("normalization", spec, path=path, module=layer), nn.Identity()
     norm = make_layer("normalization", spec, path=path, dims=dims, **injected)
-    if getattr(norm, "bias", None) is not None:
+    centers = getattr(norm, "centers", True)  # takes the mean away, and a bias with it
+    if getattr(norm, "bias", None) is not None and centers:
         layer.register_parameter("bias", None)
     return layer, norm
+
+
+def drop(
+    layer: nn.Module, spec: Spec, *, path: str = "dropout", dims: int = 0, branch: bool = False,
+    **injected: Any,
+) -> tuple[nn.Module, nn.Module]:  # fmt: skip
+    """Return ``(layer, dropout)``: the dropout that ``spec`` names, behind or around ``layer``.
+
+    Args:
+        layer: a linear or convolutional layer; ``drop_connect`` wraps it.
+        spec: what the user chose.
+        path: where the choice stands, for messages.
+        dims: number of spatial axes of the layer's output.
+        branch: the dropout ends a residual branch; elsewhere ``drop_path`` is refused.
+        injected: sizes by name, as for :func:`make_layer`.
+
+    Raises:
+        CatalogError: as :func:`make_layer`; a dropout of recurrent networks; ``drop_path``
+            outside a residual branch.
+    """
+    if spec is None:
+        return layer, nn.Identity()
+    target, _ = resolve("dropout", spec, path)
+    if target in _NEED_TIME:
+        raise CatalogError(
+            f"{path}: {_name(spec)!r} {_NEED_TIME[target]}, and this network has no time axis. "
+            f"Take dropout or drop_connect"
+        )
+    if target is DropPath and not branch:
+        raise CatalogError(
+            f"{path}: {_name(spec)!r} drops what a residual branch adds, and there is no branch "
+            f"here; without a skip path the sample would be gone. Give residual, or take dropout"
+        )
+    if "linear" in _parameters(target):
+        return make_layer("dropout", spec, path=path, linear=layer), nn.Identity()
+    return layer, make_layer("dropout", spec, path=path, dims=dims, **injected)
 
 
 def init_weights(model: nn.Module, spec: Spec, path: str = "init") -> None:
@@ -146,7 +211,8 @@ def init_weights(model: nn.Module, spec: Spec, path: str = "init") -> None:
 
     Args:
         model: changed in place.
-        spec: key of an initializer or a mapping; None keeps torch's own start.
+        spec: key of an initializer or a mapping; None keeps torch's own start. ``initialize``
+            is given the whole model.
         path: where the choice stands, for messages.
 
     Raises:
@@ -155,8 +221,17 @@ def init_weights(model: nn.Module, spec: Spec, path: str = "init") -> None:
     if spec is None:
         return
     fill, options = resolve("initializer", spec, path)
+    if fill is initialize:
+        try:
+            initialize(model, **options)
+        except ValueError as error:
+            raise CatalogError(f"{path}: {_name(spec)!r}: {error}") from error
+        return
     if "tensor" not in _parameters(fill):
-        raise CatalogError(f"{path}: {_name(spec)!r} works on a whole model, not on one weight")
+        raise CatalogError(
+            f"{path}: {_name(spec)!r} works on a whole model or layer, with what only your code "
+            f"has, not on one weight; call it yourself, or take initialize"
+        )
     for layer in model.modules():
         if not isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
             continue

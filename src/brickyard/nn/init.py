@@ -1,9 +1,8 @@
-"""Initializers: torch's own, each with its card, and those that know more than one tensor."""
+"""Initializers under one roof: torch's own, each with its card, and ours."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.init import (
     constant_,
     dirac_,
@@ -20,14 +19,16 @@ from torch.nn.init import (
     xavier_uniform_,
     zeros_,
 )
-from torch.nn.utils import parametrize
 
 from brickyard.catalog import brick
-from brickyard.nn.residual import LayerScale, Residual, ResidualScale
+from brickyard.nn.initialize import initialize
+from brickyard.nn.lsuv import lsuv_
+from brickyard.nn.starts import lecun_normal_, lecun_uniform_, prior_bias_, zero_residual_
 
 __all__ = [
-    "constant_", "identity_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_",
-    "orthogonal_", "sparse_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_",
+    "constant_", "identity_", "initialize", "kaiming_normal_", "kaiming_uniform_",
+    "lecun_normal_", "lecun_uniform_", "lsuv_", "normal_", "ones_", "orthogonal_", "prior_bias_",
+    "sparse_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_",
     "zero_residual_", "zeros_",
 ]  # fmt: skip
 
@@ -272,6 +273,7 @@ def identity_(tensor: Tensor, groups: int = 1) -> Tensor:
         ValueError: another number of axes, or ``groups`` for a matrix.
 
     Example:
+        >>> import torch
         >>> identity_(torch.empty(2, 3))
         tensor([[1., 0., 0.],
                 [0., 1., 0.]])
@@ -288,84 +290,3 @@ def identity_(tensor: Tensor, groups: int = 1) -> Tensor:
     raise ValueError(
         f"identity_ fills weights of 2 to 5 axes (linear, convolution), got {tuple(tensor.shape)}"
     )
-
-
-@brick(
-    "initializer",
-    "zero_residual_",
-    public=_PUBLIC,
-    aliases=("zero_gamma", "zero_init_residual"),
-    summary="Zeroes the last layer of every residual branch, so that the network starts as its "
-    "skip paths.",
-    use_when="A residual network of more than about 20 layers trains with a large rate or batch.",
-    avoid_when="The branches already end in residual_scale or layer_scale at zero: nothing would "
-    "learn. With a learning rate schedule far too short to grow the branches.",
-    best_for="ResNets with large batches; pre-norm transformers.",
-    paper="Goyal et al. 2017, Accurate, Large Minibatch SGD, arXiv:1706.02677, section 5.1; "
-    "without norms: Zhang, Dauphin & Ma 2019, arXiv:1901.09321",
-    tune_first="Nothing in it; it permits a higher learning rate.",
-    cost="One write a zeroed weight, once.",
-    pairs_with=("residual", "kaiming_normal_", "batch_norm"),
-)
-def zero_residual_(model: nn.Module) -> list[str]:
-    """Zero the last weighted layer of every :class:`Residual` branch; return its name for each.
-
-    Math:
-        y = x + branch(x) with branch(x) = 0 at the start
-
-    Args:
-        model: changed in place. In each branch the last layer (in the order of definition) that
-            has a weight is taken: a norm's gain and shift, or a linear layer's weight and bias.
-
-    Raises:
-        ValueError: no :class:`Residual` inside, a branch without weights, or a branch that a zero
-            :class:`ResidualScale` or :class:`LayerScale` silences already.
-
-    Example:
-        >>> zero_residual_(nn.Sequential(Residual(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)))))
-        ['0.branch.1']
-
-    Reference:
-        Goyal et al. 2017, arXiv:1706.02677, section 5.1.
-    """
-    blocks = {name: m for name, m in model.named_modules() if isinstance(m, Residual)}
-    if not blocks:
-        raise ValueError(
-            "zero_residual_ zeroes branches of brickyard.nn.Residual, and the model has none"
-        )
-    names = []
-    for name, block in blocks.items():
-        where = f"{name}.branch" if name else "branch"
-        factor = _factor(block.scale)
-        if factor is not None and not bool(factor.any()):
-            raise ValueError(
-                f"{where}: its scale is zero already; two zero factors pass no gradient to each "
-                f"other. Start one of them off zero"
-            )
-        weighted = [(path, m) for path, m in block.branch.named_modules() if _weighs(m)]
-        if not weighted:
-            raise ValueError(f"{where} has no layer with a weight to zero")
-        path, layer = weighted[-1]
-        if parametrize.is_parametrized(layer):
-            raise ValueError(
-                f"{where}.{path} computes its weight (weight_norm or the like) and cannot start at "
-                f"zero; give the branch a ResidualScale(0.0) instead"
-            )
-        with torch.no_grad():
-            for parameter in layer.parameters(recurse=False):
-                parameter.zero_()
-        names.append(f"{where}.{path}" if path else where)
-    return names
-
-
-def _weighs(layer: nn.Module) -> bool:
-    """Say whether a layer's output is zero when its parameters are."""
-    if isinstance(layer, nn.PReLU) or not hasattr(layer, "weight"):
-        return False
-    return isinstance(layer.weight, nn.Parameter) or parametrize.is_parametrized(layer)
-
-
-def _factor(scale: nn.Module | None) -> Tensor | None:
-    if isinstance(scale, ResidualScale):
-        return scale.alpha
-    return scale.gamma if isinstance(scale, LayerScale) else None

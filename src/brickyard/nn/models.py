@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from brickyard.catalog import brick
-from brickyard.nn.build import Spec, init_weights, make_layer, normalize
+from brickyard.nn.build import Spec, drop, init_weights, make_layer, normalize, resolve
+from brickyard.nn.noise import DropPath
 from brickyard.nn.residual import Residual
 
 __all__ = ["CNN", "MLP"]
@@ -51,9 +52,11 @@ class MLP(nn.Module):
         depth: number of hidden layers when ``hidden`` is one number; 2 when None.
         activation: key or mapping of an activation.
         normalization: key or mapping of a normalization; None for none.
-        dropout: key or mapping of a dropout; None for none.
+        dropout: key or mapping of a dropout; None for none. ``drop_connect`` goes around the
+            linear layers, ``drop_path`` into residual branches alone.
         residual: key or mapping of a residual brick; None for no skip paths.
-        init: key or mapping of an initializer of single weights; None keeps torch's own start.
+        init: key or mapping of an initializer of single weights, or ``initialize`` for all by what
+            follows them; None keeps torch's own start.
 
     Raises:
         ValueError: a size below 1, ``depth`` beside a list, or residual layers of unequal widths.
@@ -93,13 +96,16 @@ class MLP(nn.Module):
         layers: list[nn.Module] = [nn.Flatten()]
         for i, (a, b) in enumerate(zip([features, *widths], widths, strict=False)):
             linear, norm = normalize(nn.Linear(a, b), normalization, **_features(b))
-            act = make_layer("activation", activation, **_features(b))
-            drop = make_layer("dropout", dropout, dims=0, **_features(b))
-            if residual is not None and i > 0:
-                branch = nn.Sequential(*_real(linear, norm, drop))
-                layers += [make_residual(residual, branch, dim=b), act]
+            act = make_layer("activation", activation, dims=0, **_features(b))
+            branch = residual is not None and i > 0
+            first = residual is not None and i == 0  # drop_path has its place in the branches
+            spec = None if first and _drops_branches(dropout) else dropout
+            linear, noise = drop(linear, spec, branch=branch, **_features(b))
+            if branch:
+                block = nn.Sequential(*_real(linear, norm, noise))
+                layers += [make_residual(residual, block, dim=b), act]
             else:
-                layers += _real(linear, norm, act, drop)
+                layers += _real(linear, norm, act, noise)
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], _size("outputs", outputs))
         init_weights(self, init)
@@ -145,7 +151,8 @@ class CNN(nn.Module):
         residual: key or mapping of a residual brick; None for no skip paths.
         pool: side of the grid that features are averaged to before the output layer: 1 forgets
             where things are, 4 still knows.
-        init: key or mapping of an initializer of single weights; None keeps torch's own start.
+        init: key or mapping of an initializer of single weights, or ``initialize`` for all by what
+            follows them; None keeps torch's own start.
 
     Raises:
         ValueError: a size below 1, or ``input_shape`` that is not ``(C, H, W)``.
@@ -190,14 +197,14 @@ class CNN(nn.Module):
             sizes = _channels(wide, size)
 
             def act(sizes: dict[str, Any] = sizes) -> nn.Module:
-                return make_layer("activation", activation, **sizes)
+                return make_layer("activation", activation, dims=2, **sizes)
 
             layers += [*_conv(channels, sizes, normalization, stride), act()]
             for _ in range(count):
                 branch = [*_conv(wide, sizes, normalization), act()]
-                branch += _conv(wide, sizes, normalization)
-                branch += _real(make_layer("dropout", dropout, dims=2, **sizes))
-                block = nn.Sequential(*branch)
+                last, *norm = _conv(wide, sizes, normalization)
+                last, noise = drop(last, dropout, dims=2, branch=residual is not None, **sizes)
+                block = nn.Sequential(*branch, last, *norm, *_real(noise))
                 layers += [make_residual(residual, block, dim=(wide, 1, 1)), act()]
             channels = wide
         grid = [min(_size("pool", pool), side) for side in size]
@@ -229,6 +236,10 @@ def make_residual(spec: Spec, branch: nn.Module, *, dim: int | Sequence[int]) ->
         return branch
     layer = make_layer("residual", spec, branch=branch, dim=dim)
     return layer if getattr(layer, "branch", None) is branch else Residual(branch, layer)
+
+
+def _drops_branches(dropout: Spec) -> bool:
+    return dropout is not None and resolve("dropout", dropout, "dropout")[0] is DropPath
 
 
 def _conv(
