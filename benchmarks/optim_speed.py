@@ -1,139 +1,286 @@
-"""Time our optimizers against torch's fused ones: interleaved, medians, ratios, in one process.
+"""Time our optimizers: interleaved, in one process, medians of ratios; one command per promise.
 
-    python benchmarks/optim_speed.py [A|B|C ...] [--rounds N] [--only adamw,adam]
+    python benchmarks/optim_speed.py all --json results.json
+    python benchmarks/optim_speed.py fused [A B C]    # beside torch's fused forms
+    python benchmarks/optim_speed.py bytes            # beside what moving the bytes would take
+    python benchmarks/optim_speed.py peers            # beside four packages
+    python benchmarks/optim_speed.py recipe           # clip + Adam + decay + EMA in one chain
+    python benchmarks/optim_speed.py first            # first steps, with and without cached kernels
+    python benchmarks/optim_speed.py telemetry        # norms per tensor on and off
 
-A: 161 tensors of ResNet-50's shapes (25.6 M parameters). B: 148 tensors of GPT-2 small's shapes
-(124 M). C: an MLP of 6 tensors and 10 k parameters. A ratio below 1 means that ours is faster.
+A: 161 tensors of ResNet-50's shapes (25.6 M parameters). B: 148 tensors of GPT-2 small's (124 M).
+C: an MLP of 6 tensors and 10 thousand parameters. Everything but `fused` is on A. The bound of
+`bytes` is the bytes that a step reads and writes (optimizer.explain() lists them) at the rate at
+which native AdamW moves its own in the same rounds. Peers: pip install pytorch_optimizer
+torch-optimi timm. Ratios below 1 mean that ours is faster, but for `peers`, where it is the
+fastest peer's time over ours.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import json
+import math
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
+from optim_cases import (
+    BARRIERS,
+    FUSED,
+    MORE,
+    PEERS,
+    WORKLOADS,
+    Make,
+    TorchRecipe,
+    our_recipe,
+    peer,
+    versions,
+)
+from timing import interleave, ratio
 
 from brickyard import optim
-from brickyard.optim import (
-    chain,
-    clip_by_global_norm,
-    decay,
-    ema_weights,
-    scale_by_adam,
-)
+from brickyard.optim.bench import Runner, keys_of, machine, parameters
+from brickyard.optim.explain import traffic
 
-Shapes = list[tuple[int, ...]]
+ROUNDS = {"A": 25, "B": 9, "C": 41}
 
 
-def resnet50() -> Shapes:
-    shapes: Shapes = [(64, 3, 7, 7), (64,), (64,)]
-    width_in = 64
-    for blocks, width in ((3, 64), (4, 128), (6, 256), (3, 512)):
-        for block in range(blocks):
-            shapes += [(width, width_in, 1, 1), (width,), (width,), (width, width, 3, 3), (width,),
-                       (width,), (4 * width, width, 1, 1), (4 * width,), (4 * width,)]  # fmt: skip
-            if block == 0:
-                shapes += [(4 * width, width_in, 1, 1), (4 * width,), (4 * width,)]
-            width_in = 4 * width
-    return [*shapes, (1000, 2048), (1000,)]
+@dataclass
+class Figure:
+    """Hold one figure; it passes when it is at most the limit (or at least, if so)."""
+
+    part: str
+    case: str
+    value: float
+    limit: float
+    note: str
+    least: bool = False
+
+    @property
+    def passes(self) -> bool:
+        return self.value >= self.limit if self.least else self.value <= self.limit
+
+    def line(self) -> str:
+        sign = ">=" if self.least else "<="
+        verdict = "ok  " if self.passes else "MISS"
+        return (f"{verdict} {self.part:10s} {self.case:28s} {self.value:8.3f} "
+                f"{sign} {self.limit:<5g} {self.note}")  # fmt: skip
 
 
-def gpt2() -> Shapes:
-    block: Shapes = [(768,), (768,), (768, 2304), (2304,), (768, 768), (768,), (768,), (768,),
-                     (768, 3072), (3072,), (3072, 768), (768,)]  # fmt: skip
-    return [(50257, 768), (1024, 768), *block * 12, (768,), (768,)]
+def ready(make: Make, workload: str = "A") -> Callable[[], None]:
+    """Return a function that takes steps; several where one is too short for the clock."""
+    optimizer = make(parameters(WORKLOADS[workload]()))
+    count = 100 if workload == "C" else 1
+    for _ in range(3):
+        optimizer.step()
+
+    def run() -> None:
+        for _ in range(count):
+            optimizer.step()
+
+    run.count = count  # type: ignore[attr-defined]
+    return run
 
 
-WORKLOADS: dict[str, Callable[[], Shapes]] = {
-    "A": resnet50, "B": gpt2, "C": lambda: [(64, 100), (64,), (48, 64), (48,), (10, 48), (10,)],
-}  # fmt: skip
+def against(part: str, case: str, limit: float, ours: Make, other: Make, workload: str = "A",
+            rounds: int = 0) -> Figure:  # fmt: skip
+    """Return the median ratio of ours over another way."""
+    ways = {"ours": ready(ours, workload), "other": ready(other, workload)}
+    seconds = interleave(ways, rounds or ROUNDS[workload], 2)
+    a, b = (statistics.median(seconds[k]) / ways[k].count * 1e3 for k in ways)  # type: ignore
+    return Figure(part, f"{case} {workload}", ratio(seconds, "ours", "other"), limit,
+                  f"{a:.3f} ms against {b:.3f} ms")  # fmt: skip
 
 
-def parameters(shapes: Shapes) -> list[torch.nn.Parameter]:
-    generator = torch.Generator().manual_seed(0)
-    params = [torch.nn.Parameter(torch.randn(s, generator=generator) * 0.02) for s in shapes]
-    for p in params:
-        p.grad = torch.randn(p.shape, generator=generator) * 0.01
-    return params
+def fused(chosen: argparse.Namespace) -> Iterable[Figure]:
+    for workload in chosen.workloads or WORKLOADS:
+        for name, (ours, other) in FUSED.items():
+            limit = 0.6 if workload == "C" else 1.03
+            yield against("fused", name, limit, ours, other, workload, chosen.rounds)
 
 
-class TorchRecipe:
-    """torch's clip, fused AdamW and EMA, one after the other."""
+def recipe(chosen: argparse.Namespace) -> Iterable[Figure]:
+    name = "clip > adam > decay > ema"
+    yield against("recipe", name, 0.75, our_recipe, TorchRecipe, rounds=chosen.rounds)
 
-    def __init__(self, params: list[torch.nn.Parameter]) -> None:
-        self.params, self.average = params, [p.detach().clone() for p in params]
-        self.optimizer = torch.optim.AdamW(params, fused=True)
 
-    def step(self) -> None:
-        torch.nn.utils.clip_grad_norm_(self.params, 1e9)
+def telemetry(chosen: argparse.Namespace) -> Iterable[Figure]:
+    yield against("telemetry", "adamw", 1.05, lambda p: optim.AdamW(p, telemetry=True),
+                  optim.AdamW, rounds=chosen.rounds or 41)  # fmt: skip
+
+
+class Case:
+    """Take steps of one of ours and count their bytes."""
+
+    def __init__(self, name: str) -> None:
+        shapes = WORKLOADS["A"]()
+        if name in MORE:
+            self.optimizer = MORE[name](parameters(shapes))
+            self.run, self.moved = self._step, self._traffic
+        else:
+            runner = Runner(name, "native", shapes)
+            self.run, self.moved = runner.step, lambda: runner.moved() or math.nan
+        for _ in range(2):
+            self.run()
+
+    def _step(self) -> float:
+        start = time.perf_counter()
         self.optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(self.average, [p.detach() for p in self.params], 1e-3)
+        return time.perf_counter() - start
+
+    def _traffic(self) -> float:
+        size = sum(p.numel() for g in self.optimizer.param_groups for p in g["params"])
+        return traffic(self.optimizer._engine) / size
 
 
-def our_recipe(params: list[torch.nn.Parameter]) -> Any:
-    made = chain(clip_by_global_norm(1e9), scale_by_adam(), decay(0.01), ema_weights(0.999))
-    return optim.Optimizer(params, made, lr=1e-3)
+def bytes_moved(chosen: argparse.Namespace) -> Iterable[Figure]:
+    base = Case("adamw")
+    own = base.moved()
+    known = {"adamw", "adam", "sophia_h", "muon"}  # fused has Adam; both Sophias step alike
+    for name in [k for k in keys_of([]) if k not in known] + list(MORE):
+        if chosen.only and name not in chosen.only:
+            continue
+        case = Case(name)
+        seconds = interleave({"own": case.run, "base": base.run}, chosen.rounds or 25, 2)
+        bytes_ = case.moved()
+        value = ratio(seconds, "own", "base") / (bytes_ / own)
+        a, b = (statistics.median(x) * 1e3 for x in seconds.values())
+        yield Figure(
+            "bytes",
+            name,
+            value,
+            2.0 if name in BARRIERS else 1.1,
+            f"{a:.2f} ms for {bytes_:.1f} bytes/parameter; AdamW {b:.2f} ms for {own:.1f}",
+        )
+        del case
+        gc.collect()
 
 
-PAIRS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "adamw": (optim.AdamW, lambda p: torch.optim.AdamW(p, fused=True)),
-    "adam": (optim.Adam, lambda p: torch.optim.Adam(p, fused=True)),
-    "sgd+momentum": (
-        lambda p: optim.SGD(p, lr=1e-3, momentum=0.9),
-        lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, fused=True),
-    ),
-    "clip+adamw+ema": (our_recipe, TorchRecipe),
-    "adamw+telemetry": (lambda p: optim.AdamW(p, telemetry=True), optim.AdamW),
-    "rmsprop": (optim.RMSprop, lambda p: torch.optim.RMSprop(p)),
-    "lion / adamw": (optim.Lion, optim.AdamW),
-    "lamb / adamw": (optim.LAMB, optim.AdamW),
-    "adafactor": (optim.Adafactor, lambda p: torch.optim.Adafactor(p)),
-}
+def peers(chosen: argparse.Namespace) -> Iterable[Figure]:
+    print("peers:", ", ".join(f"{k} {v}" for k, v in versions().items()))
+    found = []
+    for name, (ours, others) in PEERS.items():
+        if chosen.only and name not in chosen.only:
+            continue
+        ways: dict[str, Callable[[], Any]] = {"ours": _spread(ours)}
+        for package, kind in others.items():
+            try:
+                ways[package] = _spread(peer(package, kind))
+            except Exception as error:
+                print(f"     {name}: {package} left out: {type(error).__name__}: {error}")
+        seconds = interleave(ways, chosen.rounds or 7)
+        ratios = {k: ratio(seconds, k, "ours") for k in ways if k != "ours"}
+        best = min(ratios, key=lambda k: ratios[k])
+        found.append(ratios[best])
+        times = ", ".join(f"{k} {statistics.median(v) * 1e3:.1f}" for k, v in seconds.items())
+        yield Figure("peers", name, ratios[best], 1.0, f"ms: {times}", least=True)
+        del ways
+        gc.collect()
+    if len(found) == len(PEERS):
+        yield Figure("peers", "geometric mean", statistics.geometric_mean(found), 4.0,
+                     "over the fastest peer of each", least=True)  # fmt: skip
 
 
-def compare(shapes: Shapes, name: str, rounds: int) -> str:
-    """Return one line: median times of both and the median ratio."""
-    pair = [make(parameters(shapes)) for make in PAIRS[name]]
-    start = time.perf_counter()
-    pair[0].step()
-    first = time.perf_counter() - start
+def _spread(make: Make) -> Callable[[], float]:
+    """Return a function that gives the mean of five steps, a period of Lookahead."""
+    optimizer = make(parameters(WORKLOADS["A"]()))
     for _ in range(2):
-        for optimizer in pair:
+        optimizer.step()
+
+    def run() -> float:
+        start = time.perf_counter()
+        for _ in range(5):
             optimizer.step()
-    times: list[list[float]] = [[], []]
-    for _ in range(rounds):
-        for optimizer, kept in zip(pair, times, strict=True):
-            start = time.perf_counter()
-            optimizer.step()
-            kept.append(time.perf_counter() - start)
-    ours, other = (statistics.median(kept) * 1e3 for kept in times)
-    ratio = statistics.median(a / b for a, b in zip(*times, strict=True))
-    return (f"{name:16s} first {first * 1e3:8.1f} ms   ours {ours:9.3f} ms   other {other:9.3f} ms"
-            f"   ratio {ratio:5.2f}   best {min(times[0]) / min(times[1]):5.2f}")  # fmt: skip
+        return (time.perf_counter() - start) / 5
+
+    return run
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workloads", nargs="*", default=["A", "C"])
+def first(chosen: argparse.Namespace) -> Iterable[Figure]:
+    for name in [*keys_of([]), *MORE]:
+        if chosen.only and name not in chosen.only:
+            continue
+        cold, warm, steps = [], [], []
+        for _ in range(chosen.rounds or 3):
+            with tempfile.TemporaryDirectory() as folder:
+                for kept in (cold, warm):
+                    took, step = _first_in_a_process(name, folder)
+                    kept.append(took)
+                    steps.append(step)
+        # What every step takes is no cost of the first one.
+        step = statistics.median(steps)
+        note = f"second step {step:.3f} s"
+        yield Figure("first", f"{name}, nothing cached", statistics.median(cold), 1.5, note)
+        yield Figure("first", f"{name}, cached", statistics.median(warm) - step, 0.1,
+                     f"{note}, which is left out")  # fmt: skip
+
+
+def _first_in_a_process(name: str, folder: str) -> tuple[float, float]:
+    command = [sys.executable, __file__, "one", "--only", name]
+    done = subprocess.run(command, env={**os.environ, "BRICKYARD_CACHE": folder},
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    took, step = json.loads(done.stdout.splitlines()[-1])
+    return took, step
+
+
+def one(chosen: argparse.Namespace) -> None:
+    """Print the seconds of the first and the second step of one optimizer in this process."""
+    name, shapes = chosen.only[0], WORKLOADS["A"]()
+    if name in MORE:
+        optimizer = MORE[name](parameters(shapes))
+        run = optimizer.step
+    else:
+        runner = Runner(name, "native", shapes)
+        run = runner.first
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    print(json.dumps(times))
+
+
+PARTS = {"fused": fused, "bytes": bytes_moved, "peers": peers, "recipe": recipe, "first": first,
+         "telemetry": telemetry}  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=[*PARTS, "all", "one"], nargs="?", default="all")
+    parser.add_argument("workloads", nargs="*", help="of fused: A, B, C")
     parser.add_argument("--rounds", type=int, default=0)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", action="append", default=[], help="a case by its name")
+    parser.add_argument("--json", metavar="FILE")
     chosen = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for workload in chosen.workloads:
-        shapes = WORKLOADS[workload]()
-        print(f"{workload}: {len(shapes)} tensors, {sum(map(_numel, shapes)):,} parameters")
-        for name in chosen.only.split(",") if chosen.only else PAIRS:
-            rounds = chosen.rounds or {"A": 15, "B": 5, "C": 500}[workload]
-            print(" ", compare(shapes, name, rounds), flush=True)
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    return torch.Size(shape).numel()
+    if chosen.part == "one":
+        one(chosen)
+        return 0
+    print(", ".join(f"{k} {v}" for k, v in machine().items()))
+    figures = []
+    for name in PARTS if chosen.part == "all" else [chosen.part]:
+        for figure in PARTS[name](chosen):
+            figures.append(figure)
+            print(figure.line(), flush=True)
+            gc.collect()
+    missed = [figure for figure in figures if not figure.passes]
+    print(f"{len(figures) - len(missed)} of {len(figures)} within their limits")
+    if chosen.json:
+        found = {"machine": machine(), "peers": versions(),
+                 "figures": [{**asdict(f), "passes": f.passes} for f in figures]}  # fmt: skip
+        with open(chosen.json, "w", encoding="utf-8") as file:
+            json.dump(found, file, indent=1)
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
