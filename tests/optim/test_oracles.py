@@ -203,38 +203,3 @@ def test_torchs_muon_differs_by_its_rounding_only() -> None:
         torchs.load_state_dict(mine.state_dict())
         assert torch.equal(mine.state[ours[0]]["momentum_buffer"],
                            torchs.state[theirs[0]]["momentum_buffer"])  # fmt: skip
-
-
-#: Bytes of state per fp32 parameter of a square matrix: the least that each method can do with.
-BYTES = {
-    "SGD": 0, "LARS": 4, "Lion": 4, "RMSprop": 4, "Adagrad": 4, "Muon": 4, "Adadelta": 8, "Adam": 8,
-    "AdamW": 8, "Adamax": 8, "NAdam": 8, "RAdam": 8, "Yogi": 8, "AdaBound": 8, "LAMB": 8,
-    "AMSGrad": 12, "Ranger": 12, "Adafactor": 8 / 64,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_state_is_as_small_as_the_method_allows(name: str) -> None:
-    p = torch.nn.Parameter(torch.ones(64, 64))
-    optimizer = getattr(optim, name)([p])
-    p.grad = torch.ones(64, 64)
-    optimizer.step()
-    kept = [v for v in optimizer.state[p].values() if v.ndim]
-    assert sum(v.numel() * v.element_size() for v in kept) / p.numel() == BYTES[name]
-
-
-def test_state_grows_only_with_options_that_need_it() -> None:
-    p = torch.nn.Parameter(torch.ones(64, 64))
-    p.grad = torch.ones(64, 64)
-    for optimizer, size in (
-        (optim.SGD([p], momentum=0.9), 4),
-        (optim.RMSprop([p], centered=True), 8),
-        (optim.RMSprop([p], momentum=0.9), 8),
-        (optim.Adam([p], amsgrad=True), 12),
-        (optim.AdaBound([p], amsbound=True), 12),
-        (optim.LARS([p], momentum=0), 0),
-        (optim.Adafactor([p], momentum=0.9), 4 + 8 / 64),
-    ):
-        optimizer.step()
-        kept = [v for v in optimizer.state[p].values() if v.ndim]
-        assert sum(v.numel() * v.element_size() for v in kept) / p.numel() == size

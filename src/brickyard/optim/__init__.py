@@ -47,6 +47,7 @@ from brickyard.optim.rule import rule
 from brickyard.optim.rules import (
     decay,
     ema_weights,
+    independent_decay,
     l2,
     lookahead,
     scale_by_adam,
@@ -110,6 +111,7 @@ __all__ = [
     "ema_weights",
     "gauss_newton_bartlett",
     "hutchinson",
+    "independent_decay",
     "l2",
     "lookahead",
     "param_groups",

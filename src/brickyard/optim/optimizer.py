@@ -54,7 +54,8 @@ class Optimizer(Hooks, torch.optim.Optimizer):
         maximize: climb instead of descending.
         backend: ``"auto"``, ``"native"``, ``"foreach"``, ``"compiled"`` or ``"eager"``.
         master_weights: keep an fp32 copy of half-precision parameters and step on that.
-        state_dtype: storage type of the state; None for the parameter's.
+        state_dtype: storage type of the state; None for the parameter's. Arithmetic is in fp32 in
+            any case, but means kept in bfloat16 stop following changes below 1/256 of their size.
         telemetry: make squared norms of gradient, update and parameter in the same pass.
         hyper: values of the chain's hyperparameters by name, as in ``param_groups``.
 

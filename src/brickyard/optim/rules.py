@@ -11,8 +11,8 @@ from brickyard.optim.ranges import MEMORY, in_range, within
 from brickyard.optim.rule import rule
 
 __all__ = [
-    "decay", "ema_weights", "l2", "lookahead", "scale_by_adam", "scale_by_ema", "scale_by_lion",
-    "scale_by_momentum", "scale_by_rms", "velocity",
+    "decay", "ema_weights", "independent_decay", "l2", "lookahead", "scale_by_adam",
+    "scale_by_ema", "scale_by_lion", "scale_by_momentum", "scale_by_rms", "velocity",
 ]  # fmt: skip
 
 
@@ -124,6 +124,19 @@ def scale_by_rms(u: Any, p: Any, s: Any, h: Any) -> Any:
         new["grad_avg"] = m = torch.lerp(s.grad_avg, u, 1 - h.alpha)
         spread = v - m * m
     return u / ((spread + h.eps).sqrt() if h.eps_inside else spread.sqrt() + h.eps), new
+
+
+@rule(hyper={"weight_decay": 1e-5}, role="weights", check=in_range)
+def independent_decay(u: Any, p: Any, s: Any, h: Any) -> Any:
+    """Shrink the weights by ``weight_decay`` per step, whatever the learning rate.
+
+    ``decay`` multiplies by the rate, as torch does. In the paper (Loshchilov & Hutter 2019) the
+    decay follows the schedule's factor alone: give ``weight_decay`` that schedule.
+
+    Math:
+        p = p - lr*u - weight_decay*p
+    """
+    return p - h.weight_decay * (p + u)
 
 
 @rule(slots={"ema": "param"}, hyper={"ema_decay": 0.999}, role="weights", check=in_range)

@@ -150,7 +150,8 @@ class AdamW(Optimizer):
     """Adam with decoupled weight decay.
 
     Conventions: torch's. The decay is multiplied by ``lr`` (the paper multiplies it by the
-    schedule's factor alone, so its ``lambda`` is ``lr * weight_decay`` here).
+    schedule's factor alone, so its ``lambda`` is ``lr * weight_decay`` here). For a decay that does
+    not depend on the rate: ``Optimizer(model, chain(scale_by_adam(), independent_decay(1e-5)))``.
 
     Math:
         m = b1*m + (1-b1)*g;  v = b2*v + (1-b2)*g^2
