@@ -3,7 +3,7 @@ import math
 import pytest
 
 from brickyard.report import wording
-from brickyard.report.svg import linear, logarithmic, ordinal
+from brickyard.plots.svg import linear, logarithmic, ordinal
 from brickyard.report.wording import THIN
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 
 from brickyard.catalog import shelf
 from brickyard.errors import RecipeError
@@ -18,15 +17,13 @@ TAKEN = {
     "breast_cancer": {"cross_entropy", "nll", "focal", "multiclass_hinge", "bce", "binary_focal"},
     "diabetes": {"mse", "mae", "huber", "smooth_l1", "log_cosh", "quantile", "value"},
 }
-ENDS = {
-    "linear": nn.Identity, "softmax": lambda: nn.Softmax(1), "sigmoid": nn.Sigmoid,
-    "log_softmax": lambda: nn.LogSoftmax(1), "tanh": nn.Tanh,
-}  # fmt: skip
 MODELS = """
 import math
 import torch
 from torch import nn
-from test_fit_ends import ENDS
+
+ENDS = {"linear": nn.Identity, "softmax": lambda: nn.Softmax(1), "sigmoid": nn.Sigmoid,
+        "log_softmax": lambda: nn.LogSoftmax(1), "tanh": nn.Tanh}
 
 class Net(nn.Module):
     def __init__(self, input_shape, outputs, end="linear"):
@@ -48,9 +45,6 @@ class Wide(Net):
 
 @pytest.fixture
 def models(tmp_path, monkeypatch):
-    ends = "from torch import nn\nENDS = {'linear': nn.Identity, 'softmax': lambda: nn.Softmax(1),"
-    ends += " 'sigmoid': nn.Sigmoid, 'log_softmax': lambda: nn.LogSoftmax(1), 'tanh': nn.Tanh}\n"
-    (tmp_path / "test_fit_ends.py").write_text(ends)
     (tmp_path / "fit_models.py").write_text(MODELS)
     monkeypatch.syspath_prepend(tmp_path)
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from brickyard.catalog.card import Card
 from brickyard.catalog.kinds import KINDS, Kind
 from brickyard.catalog.options import Option
+from brickyard.catalog.pairs import not_with
 from brickyard.catalog.shelf import GUIDES
 
 #: Longer lines than this are hard to read.
@@ -29,6 +30,8 @@ _PLUMBING = {
     "capturable", "differentiable", "foreach", "fused", "generator", "inplace", "maximize",
     "reduction", "validate",
 }  # fmt: skip
+#: Kinds that have pictures.
+_DRAWN = {"activation", "initializer", "loss", "normalization", "schedule"}
 _HEADINGS = {
     "formula": "Rule", "state_bytes": "Bytes/param", "options": "Options",
     "best_for": "Best for", "avoid_when": "Avoid when", "use_when": "Use when",
@@ -262,6 +265,7 @@ def card_page(card: Card, width: int) -> RenderableType:
         ("Cost", card.cost),
         ("State", _state(card)),
         ("Pairs with", ", ".join(card.pairs_with)),
+        *_bad_pairs(card),
         ("Needs", f"{', '.join(card.needs)} (extra: {card.extra})" if card.needs else ""),
         ("Paper", card.paper),
         ("Source", _source(card)),
@@ -272,6 +276,7 @@ def card_page(card: Card, width: int) -> RenderableType:
     parts += _section("In Python", Text(f"from {_module(card)} import {card.name}", "green"))
     more = f"brickyard catalog {card.about.category} --compare    "
     more += f"brickyard guide {card.about.category}"
+    more += f"    brickyard show {card.key} --plot" if card.kind in _DRAWN else ""
     return Constrain(Group(*parts, Text(""), Text(more, "dim")), width)
 
 
@@ -284,6 +289,16 @@ def _head(card: Card) -> Text:
 
 def _section(title: str, body: RenderableType) -> list[RenderableType]:
     return [Text(""), Text(title, "bold"), Padding(body, (0, 0, 0, 2))]
+
+
+def _bad_pairs(card: Card) -> list[tuple[str, str]]:
+    """Return what does not go with a brick and why, under one label."""
+    rows = []
+    for rule in not_with(card.key):
+        what = f"{', '.join(rule.others(card.key))}: " if rule.others(card.key) else ""
+        text = f"{what}{rule.wrong} Instead: {rule.instead}. ({rule.source})"
+        rows.append(("" if rows else "Not with", text))
+    return rows
 
 
 def _state(card: Card) -> str:

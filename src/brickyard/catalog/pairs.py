@@ -23,7 +23,8 @@ class Rule:
 
     Args:
         key: short name, for tests and the report.
-        bricks: keys of the bricks that do not go together; their cards show the rule.
+        sides: keys of the bricks that do not go together, one side and the other; their cards
+            show the rule. The other side is empty where an option or a size is what is wrong.
         wrong: what happens and why.
         instead: what to do.
         source: where it is shown.
@@ -31,11 +32,20 @@ class Rule:
     """
 
     key: str
-    bricks: tuple[str, ...]
+    sides: tuple[tuple[str, ...], tuple[str, ...]]
     wrong: str
     instead: str
     source: str
     when: Callable[[Made], str] | None = None
+
+    @property
+    def bricks(self) -> tuple[str, ...]:
+        """Return the keys of both sides."""
+        return (*self.sides[0], *self.sides[1])
+
+    def others(self, key: str) -> tuple[str, ...]:
+        """Return what a brick does not go together with: the other side."""
+        return self.sides[0] if key in self.sides[1] else self.sides[1]
 
 
 def bad_pairs(made: Made) -> Iterator[tuple[Rule, str]]:
@@ -201,7 +211,7 @@ _RECTIFIERS = "He et al. 2015, Delving Deep into Rectifiers, arXiv:1502.01852"
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        "selu_kaiming", ("selu", *_HE),
+        "selu_kaiming", (("selu",), _HE),
         "SELU keeps mean 0 and variance 1 only for weights of variance 1 / fan_in; kaiming's "
         "factor 2 for rectifiers takes the signal away from that point, layer by layer.",
         "init: {name: kaiming_normal_, nonlinearity: linear}, which is LeCun's start",
@@ -209,7 +219,7 @@ RULES: tuple[Rule, ...] = (
         lambda made: _start_under(made, ["selu"], _not_doubled),
     ),
     Rule(
-        "selu_dropout", ("selu", "dropout"),
+        "selu_dropout", (("selu",), ("dropout",)),
         "Dropout sets values to zero, which is not SELU's lower end: mean and variance move, and "
         "the network no longer normalizes itself.",
         "dropout: {name: alpha_dropout, p: 0.1}, which keeps both",
@@ -217,7 +227,7 @@ RULES: tuple[Rule, ...] = (
         _selu_dropout,
     ),
     Rule(
-        "selu_norm", ("selu", "batch_norm"),
+        "selu_norm", (("selu",), ("batch_norm",)),
         "SELU's point is to need no normalization: its fixed point holds mean and variance "
         "already, and a norm with its own scale and shift moves them away again.",
         "normalization: null with selu, or relu with the normalization",
@@ -225,7 +235,7 @@ RULES: tuple[Rule, ...] = (
         lambda made: _both(made, ["selu"], (*_BATCH, "layer_norm", "group_norm", "rms_norm")),
     ),
     Rule(
-        "alpha_dropout_alone", ("alpha_dropout", "relu"),
+        "alpha_dropout_alone", (("alpha_dropout",), ("relu", "gelu", "silu", "tanh")),
         "Alpha dropout puts dropped values at SELU's lower end and rescales for its mean and "
         "variance; behind another activation it only shifts the signal.",
         "dropout: dropout, or activation: selu",
@@ -233,7 +243,7 @@ RULES: tuple[Rule, ...] = (
         _alpha_dropout,
     ),
     Rule(
-        "dropout_before_batch_norm", ("dropout", "batch_norm"),
+        "dropout_before_batch_norm", (("dropout",), ("batch_norm",)),
         "Dropout changes the variance in training but not in evaluation, and a batch norm behind "
         "it keeps the training one: the two disagree where it counts.",
         "drop behind the last batch norm only, or take layer_norm or group_norm, which keep no "
@@ -243,7 +253,7 @@ RULES: tuple[Rule, ...] = (
         _variance_shift,
     ),
     Rule(
-        "bias_before_norm", ("batch_norm", "instance_norm"),
+        "bias_before_norm", (("batch_norm", "instance_norm"), ()),
         "The norm subtracts each channel's mean, and with it the bias of the layer before: a "
         "parameter that does nothing, and that weight decay and statistics still carry along.",
         "bias=False in the layer before the norm; the norm has a shift of its own",
@@ -251,7 +261,7 @@ RULES: tuple[Rule, ...] = (
         _idle_bias,
     ),
     Rule(
-        "frn_relu", ("frn", "relu"),
+        "frn_relu", (("frn",), ("relu",)),
         "FRN does not centre, so values may lie far from zero on either side; ReLU's fixed "
         "threshold then cuts off too much or nothing.",
         "activation: tlu, whose threshold is learned, behind frn",
@@ -259,7 +269,7 @@ RULES: tuple[Rule, ...] = (
         _frn_relu,
     ),
     Rule(
-        "batch_norm_small_batch", ("batch_norm",),
+        "batch_norm_small_batch", (("batch_norm",), ()),
         "Means and variances of fewer than 8 samples are noise: error grows fast as batches get "
         "smaller, and evaluation uses other statistics than training did.",
         "normalization: {name: group_norm, num_groups: 8}, or a larger batch_size",
@@ -267,7 +277,7 @@ RULES: tuple[Rule, ...] = (
         _small_batch,
     ),
     Rule(
-        "one_value_weights", ("zeros_", "ones_", "constant_"),
+        "one_value_weights", (("zeros_", "ones_", "constant_"), ()),
         "Equal weights get equal gradients: all units of a layer stay copies of one another "
         "for good.",
         "init: kaiming_normal_ for weights; one value is for biases and gains",
@@ -275,7 +285,7 @@ RULES: tuple[Rule, ...] = (
         _one_value,
     ),
     Rule(
-        "wide_start", ("normal_", "uniform_"),
+        "wide_start", (("normal_", "uniform_"), ()),
         "A spread that does not shrink with the layer's width makes signals grow by about "
         "sqrt(fan_in) a layer.",
         "init: kaiming_normal_ or xavier_normal_, which know the fan; or std: 0.02",
@@ -283,7 +293,7 @@ RULES: tuple[Rule, ...] = (
         _too_wide,
     ),
     Rule(
-        "kaiming_saturating", ("tanh", "sigmoid", *_HE),
+        "kaiming_saturating", (("tanh", "sigmoid"), _HE),
         "Kaiming doubles the variance for the half that a rectifier cuts off; tanh and sigmoid "
         "cut nothing off, so values drift into their flat ends, where no gradient passes.",
         "init: xavier_normal_",
@@ -291,7 +301,7 @@ RULES: tuple[Rule, ...] = (
         lambda made: _start_under(made, ["tanh", "sigmoid"], _not_doubled),
     ),
     Rule(
-        "xavier_deep_relu", ("relu", *_XAVIER, "orthogonal_"),
+        "xavier_deep_relu", (("relu",), (*_XAVIER, "orthogonal_")),
         "A rectifier halves the second moment and this start does not make up for it: in a deep "
         "stack without normalization signal and gradients fade (30 layers did not learn at all).",
         "init: kaiming_normal_ (or gain 1.414), a normalization, or skip paths",
@@ -299,7 +309,7 @@ RULES: tuple[Rule, ...] = (
         _fading,
     ),
     Rule(
-        "deep_sigmoid", ("sigmoid",),
+        "deep_sigmoid", (("sigmoid",), ()),
         "In stacks of four or more hidden sigmoid layers the last one saturates early and learning "
         "stalls.",
         "activation: relu or gelu (or tanh with init xavier_normal_)",
@@ -308,7 +318,7 @@ RULES: tuple[Rule, ...] = (
         _saturating,
     ),
     Rule(
-        "adam_coupled_decay", _COUPLED,
+        "adam_coupled_decay", (_COUPLED, ()),
         "Weight decay inside the gradient is divided by Adam's running scale: weights with large "
         "gradients are decayed least, and decay and learning rate cannot be tuned apart.",
         "optimizer: adamw (or decoupled_weight_decay: true where there is that option)",
@@ -317,7 +327,7 @@ RULES: tuple[Rule, ...] = (
         _coupled,
     ),
     Rule(
-        "large_batch_cold_start", ("sgd", "nag"),
+        "large_batch_cold_start", (("sgd", "nag"), ()),
         "At the rates that large batches want, the first steps of SGD are unstable: weights move "
         "fast, and the linear scaling of the rate does not hold yet.",
         "schedule: [{name: warmup, steps: 5%}, cosine]",
@@ -325,7 +335,7 @@ RULES: tuple[Rule, ...] = (
         _cold_start,
     ),
     Rule(
-        "deep_plain_residual", ("residual",),
+        "deep_plain_residual", (("residual",), ()),
         "Without normalization every block adds its variance to the path: outputs and gradients "
         "grow exponentially with depth.",
         "residual: residual_scale (SkipInit), or init zero_residual_, or a normalization",
@@ -334,7 +344,7 @@ RULES: tuple[Rule, ...] = (
         _growing,
     ),
     Rule(
-        "dropout_on_maps", ("dropout", "cnn"),
+        "dropout_on_maps", (("dropout",), ("cnn",)),
         "Neighbours on a convolutional map carry the same information: dropping single values "
         "takes little away and mostly lowers the learning rate.",
         "dropout: spatial_dropout, which drops whole channels",
@@ -343,14 +353,14 @@ RULES: tuple[Rule, ...] = (
         _single_values,
     ),
     Rule(
-        "prelu_decay", ("prelu",),
+        "prelu_decay", (("prelu",), ()),
         "Weight decay pulls PReLU's slopes to zero, and PReLU towards ReLU.",
         "groups: {no_decay: auto}, which leaves slopes, gains and biases out",
         f"{_RECTIFIERS}, section 2.1",
         _decayed_slopes,
     ),
     Rule(
-        "smoothed_teacher", ("distillation", "cross_entropy"),
+        "smoothed_teacher", (("distillation",), ("cross_entropy",)),
         "A teacher trained with label smoothing teaches less well, however accurate: smoothing "
         "erases what it knew of the likeness between classes.",
         "train the teacher with cross_entropy and label_smoothing: 0",
@@ -358,7 +368,7 @@ RULES: tuple[Rule, ...] = (
         "section 4",
     ),
     Rule(
-        "batch_norm_critic", ("gradient_penalty", "batch_norm"),
+        "batch_norm_critic", (("gradient_penalty",), ("batch_norm",)),
         "The penalty is on the critic's slope at each sample; a batch norm makes outputs depend on "
         "the whole batch, so that the slope at one sample means nothing.",
         "layer_norm in the critic, or no normalization",

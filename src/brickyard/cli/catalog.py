@@ -56,15 +56,54 @@ def catalog(
     return _print(lambda width: page(kind, cards, width))
 
 
-@command("show", argument("key", help="key, alias or class name, such as adamw"), _JSON)
-def show(key: str, json: bool) -> None:
-    """Print everything about one brick."""
-    from brickyard.catalog import pages
+@command(
+    "show",
+    argument("key", help="key, alias or class name, such as adamw"),
+    argument("--plot", nargs="?", const="", metavar="FILE",
+             help="its picture: here, or as FILE.svg or FILE.png"),
+    argument("--width", type=int, metavar="PIXELS", help="of the picture's file (720)"),
+    _JSON,
+)  # fmt: skip
+def show(key: str, plot: str | None, width: int | None, json: bool) -> None:
+    """Print everything about one brick, or draw its curve."""
+    from brickyard.catalog import figure, not_with, pages
 
     card = _card(key)
+    if width is not None and not plot:
+        raise UserError("--width is for a picture's file: show gelu --plot gelu.svg --width 480")
+    if json and plot is not None:
+        raise UserError("--json holds the picture's data already; leave --plot out")
     if json:
-        return _print_json(card.to_dict())
+        pairs = [
+            {"key": rule.key, "bricks": rule.others(card.key), "wrong": rule.wrong,
+             "instead": rule.instead, "source": rule.source} for rule in not_with(card.key)
+        ]  # fmt: skip
+        return _print_json({**card.to_dict(), "not_with": pairs, "figure": figure(card.key)})
+    if plot is not None:
+        return _plot(card, plot, width)
     return _print(lambda width: pages.card_page(card, width))
+
+
+def _plot(card: Card, file: str, width: int | None) -> None:
+    """Draw a brick's picture in the terminal, or write it to a file and print where it is."""
+    from brickyard import plots
+
+    shown = plots.figure(card)
+    if shown.reason:
+        raise UserError(f"there is no picture: {shown.reason}")
+    if file:
+        from brickyard.plots.files import write
+
+        return print(write(shown, file, *([] if width is None else [width])))
+    from brickyard.plots.terminal import draw
+
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        "\u28ff\u2502\u2212\u25a0".encode(encoding)
+        plain = False
+    except (UnicodeEncodeError, LookupError):
+        plain = True
+    return _print(lambda width: draw(shown, width, plain))
 
 
 @command("guide", argument("category", nargs="?", help="such as losses; a list if left out"))

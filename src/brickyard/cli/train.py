@@ -86,10 +86,13 @@ def check(recipe: str, overrides: list[str]) -> int:
     """Say whether a recipe is right; every mistake with its place, and nothing is trained."""
     _prepare()
     from brickyard.train import load
+    from brickyard.train.fit import in_words
     from brickyard.train.setup import build_setup
 
     resolved = load(recipe, overrides)
     setup = build_setup(resolved)
+    for found in setup.findings:
+        print(f"warning: {in_words(found)}")
     count = sum(p.numel() for p in setup.parts.model.parameters())
     print(
         f"{recipe} is right: {resolved.recipe.model.label} with {count:,} parameters on "

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from brickyard.report.history import Series, broken, thin, trend
-from brickyard.report.svg import (
+from brickyard.plots.svg import (
     Scale,
     axes,
     linear,
@@ -25,6 +24,7 @@ from brickyard.report.svg import (
     tag,
     units,
 )  # fmt: skip
+from brickyard.report.history import Series, broken, thin, trend
 from brickyard.report.wording import count, epochs, is_share, metric, plural, setting, title
 
 _SMOOTH_FROM = {"train": 40, "val": 300}  # rows; shorter series are drawn as they are

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from brickyard.report.curves import Chart
-from brickyard.report.svg import (
+from brickyard.plots.svg import (
     Scale,
     axes,
     dots,
@@ -22,6 +21,7 @@ from brickyard.report.svg import (
     stretched,
     tag,
 )  # fmt: skip
+from brickyard.report.curves import Chart
 from brickyard.report.wording import count, number, percent, plural
 
 MOST_CLASSES = 60  # more than these do not fit: those with the most errors are drawn

@@ -82,7 +82,8 @@ def look_over(
     seen = probe(parts.model, data, lambda t: t.to(device), parts.autocast)
     if recipe.loss.name:
         card = catalog.get(recipe.loss.name, "loss")
-        check_output(card, parts.loss, seen.output, parts.target(seen.y))
+        target = parts.target(seen.y) if parts.target is not None else seen.y
+        check_output(card, parts.loss, seen.output, target)
     names = {id(p): name for name, p in parts.model.named_parameters()}
     decayed = {
         names[id(p)] for group in parts.optimizer.param_groups for p in group["params"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-from brickyard.report.wording import THIN, number, setting
+from brickyard.plots.numbers import THIN, number, setting
 
 UNITS = 1000
 

@@ -1,0 +1,69 @@
+"""Draw schedules: the factor at every step of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from brickyard.catalog import Card
+from brickyard.plots.figure import Axis, Figure, panel
+
+__all__ = ["draw"]
+
+_STEPS, _EPOCH = 200, 10
+#: Options that must be given, or whose default hides what the schedule does.
+_GIVEN: dict[str, Any] = {
+    "steps": "10%", "every": "20%", "milestones": ["50%", "75%"], "rate": 0.98, "k": 0.02,
+    "warmup": "5%", "stable": "55%", "decay": "40%", "first": 30, "low": 0.1, "high": 1.0,
+    "up": 25, "power": 2.0, "factor": 0.5, "gamma": 0.5, "total": "rest", "peak": 1.0,
+    "period": 40, "length": "rest",
+}  # fmt: skip
+#: The option that shapes the curve, and values of it to compare.
+_FAMILIES: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "constant": ("factor", (1.0, 0.5)),
+    "linear": ("end", (0.0, 0.1)),
+    "cosine": ("end", (0.0, 0.1)),
+    "warmup": ("kind", ("linear", "exponential")),
+    "polynomial": ("power", (0.5, 1.0, 2.0)),
+    "exponential": ("rate", (0.98, 0.95)),
+    "cosine_restarts": ("mult", (1, 2)),
+    "cyclic": ("mode", ("triangular", "triangular2", "exp_range")),
+    "inverse_time": ("k", (0.02, 0.1)),
+    "natural_exponential": ("k", (0.01, 0.03)),
+}
+
+
+def draw(card: Card) -> Figure:
+    """Return the factor of every step of a run of 200 steps.
+
+    Args:
+        card: a schedule's card.
+    """
+    names = {option.name for option in card.options}
+    needed = [option.name for option in card.options if option.required]
+    unknown = [name for name in needed if name not in _GIVEN]
+    if unknown:
+        reason = f"{card.key} needs {unknown[0]}, for which no example is written yet"
+        return Figure(card.key, reason=reason)
+    option, values = _FAMILIES.get(card.key, ("", (None,)))
+    if option not in names:
+        option, values = "", (None,)
+    curves = []
+    for value in values:
+        options = {name: _GIVEN[name] for name in needed}
+        options.update({option: value} if option else {})
+        schedule: Any = card.load()(**options)
+        if not hasattr(schedule, "values"):
+            return Figure(
+                card.key, reason=f"{card.key} follows what the run measures, not the step"
+            )
+        try:
+            factors = schedule.values(_STEPS, epoch=_EPOCH)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            return Figure(card.key, reason=f"{card.key} has no curve by step alone: {error}")
+        shown = f"{value:g}" if isinstance(value, int | float) else str(value)
+        curves.append((f"{option} = {shown}" if option else card.key, factors))
+    at = tuple(float(step) for step in range(_STEPS))
+    given = ", ".join(f"{name} {_GIVEN[name]}" for name in needed if name != option)
+    note = f"A run of {_STEPS} steps{f', with {given}' if given else ''}."
+    shown = panel("Factor", Axis("step"), Axis("factor of the rate", low=0.0), at, curves)
+    return Figure(card.key, f"{card.key}: factor by step", note, (shown,))
