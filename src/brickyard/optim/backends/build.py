@@ -80,19 +80,21 @@ def _version(command: tuple[str, ...]) -> str:
     return done.stdout.partition("\n")[0]
 
 
-def load(text: str) -> ctypes.CDLL:
+def load(text: str, *flags: str) -> ctypes.CDLL:
     """Return the library built from C text, from the cache if it is there.
 
     Args:
         text: the whole C file.
+        flags: more words for the compiler.
 
     Raises:
         BuildError: no compiler, or it refuses the text; the message holds what it said.
     """
     command = compiler()
     if not command:
-        raise BuildError("no C compiler found (looked for cc, gcc, clang)")
-    words = [*command, *FLAGS]
+        raise BuildError("no C compiler found (looked for BRICKYARD_CC, CC, cc, gcc, clang): "
+                         "install one, or choose backend='foreach'")  # fmt: skip
+    words = [*command, *FLAGS, *flags]
     about = "\n".join([text, *words, _version(tuple(command)), _machine(), *openmp()])
     name = hashlib.sha256(about.encode()).hexdigest()[:32]
     try:

@@ -145,7 +145,7 @@ def body(printer: Any, phase: Phase) -> list[str]:
     """
     plain = plain_sums(phase)
     parts = loops(phase, "lanes", plain)
-    straight = {id(part): found for part in parts if (found := frontier(phase, part)) is not None}
+    straight = _straight_parts(phase, parts)
     kept, used, stored = buffers(phase, parts, "lanes"), printer.used(phase), changes(phase)
     lines = [f"  int64_t W = {TILE} / (R*C); W = W > 16 ? W - W % 16 : W;",
              *(f"  {printer.word(a, phase)} *{c_name(a)} = ({printer.word(a, phase)} *)"
@@ -156,9 +156,7 @@ def body(printer: Any, phase: Phase) -> list[str]:
     if plain:
         lines += _straight(printer, phase, [n.args[0] for n in plain], plain, {})
     ends = []
-    read = {array_of(n, phase) for part in parts for m in
-            [*part.nodes, *(s.args[0] for s in part.sums)] for n in (m, *m.args)
-            if n.space is not Space.ELEM or id(part) not in straight}  # fmt: skip
+    read = {name for part in parts for name in _arrays(phase, part, id(part) in straight)}
     direct = {name for part in parts if id(part) in straight for name in part.stores}
     for name in used:
         x, kind, per = c_name(name), printer.types[name], _per(printer, name)
@@ -180,6 +178,25 @@ def body(printer: Any, phase: Phase) -> list[str]:
         lines += (_loop(printer, phase, part, kept) if found is None
                   else _expand(printer, phase, part, kept, found))  # fmt: skip
     return [*lines, *ends, "  }"]
+
+
+def _arrays(phase: Phase, part: Loop, straight: bool) -> set[str]:
+    """Return the arrays that a loop reads from buffers: all, or those of rows and columns."""
+    nodes = {n for m in [*part.nodes, *(s.args[0] for s in part.sums)] for n in (m, *m.args)
+             if n.space is not Space.ELEM or not straight}  # fmt: skip
+    return {name for n in nodes if (name := array_of(n, phase)) is not None}
+
+
+def _straight_parts(phase: Phase, parts: Sequence[Loop]) -> dict[int, list[Node]]:
+    """Return the loops that run straight over the memory, with what each needs of the others.
+
+    A loop that only adds up stays in lanes where others bring all that it reads there anyway.
+    """
+    found = {id(part): needed for part in parts if (needed := frontier(phase, part)) is not None}
+    there = {name for part in parts if id(part) not in found
+             for name in _arrays(phase, part, False)}  # fmt: skip
+    return {id(part): found[id(part)] for part in parts if id(part) in found and not (
+        found[id(part)] and not part.stores and _arrays(phase, part, False) <= there)}  # fmt: skip
 
 
 def frontier(phase: Phase, part: Loop) -> list[Node] | None:
