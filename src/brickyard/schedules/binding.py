@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from brickyard.schedules.core import Schedule
+from brickyard.schedules.plateau import Watch
 
 
 class BoundSchedule(LRScheduler):
@@ -15,7 +16,7 @@ class BoundSchedule(LRScheduler):
 
     The base value is the group's own (kept as ``initial_lr``, as torch does), so several groups
     keep their own peaks, and a group added later is scheduled from its next step on. The state is
-    one number, the step; loading it sets the values of that step.
+    one number, the step (and what a plateau has seen); loading it sets the values of that step.
 
     Args:
         optimizer: any torch optimizer.
@@ -41,6 +42,12 @@ class BoundSchedule(LRScheduler):
         self.hyper = hyper
         self._base = f"initial_{hyper}"
         self.last_epoch = 0
+        self._plateau = schedule.plateau()
+        self._watch = Watch()
+        peak = getattr(schedule, "peak", None)
+        if peak is not None:
+            for group in optimizer.param_groups:
+                group[self._base] = float(peak)
         self._apply()
 
     def step(self, epoch: int | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -52,8 +59,35 @@ class BoundSchedule(LRScheduler):
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         self._apply()
 
+    def report(self, value: float) -> bool:
+        """Take an evaluation's metric; return whether the schedule was lowered by it.
+
+        Args:
+            value: of the metric that ``reduce_on_plateau`` waits for.
+
+        Raises:
+            ValueError: no piece of the schedule waits for a metric.
+        """
+        if self._plateau is None:
+            raise ValueError(f"no piece of {self.schedule!r} waits for a metric; only "
+                             "reduce_on_plateau does")  # fmt: skip
+        plateau, start = self._plateau
+        if self.last_epoch < start:  # what a warmup brings counts, what it does not bring does not
+            self._watch.best = (
+                value if plateau.better(value, self._watch.best) else self._watch.best
+            )
+            return False
+        lowered = self._watch.take(plateau, value)
+        self._apply()
+        return lowered
+
+    def _factor(self) -> float:
+        if self._plateau is None:
+            return self.schedule(self.last_epoch)
+        return self.schedule.at(self._watch.factor)(self.last_epoch)
+
     def _apply(self) -> None:
-        factor = self.schedule(self.last_epoch)
+        factor = self._factor()
         for group in self.optimizer.param_groups:
             base = group.get(self._base)
             if base is None:
@@ -62,6 +96,8 @@ class BoundSchedule(LRScheduler):
                     raise ValueError(f"no group has {self.hyper!r} to schedule; it has {known}")
                 base = group[self._base] = float(group[self.hyper])
             group[self.hyper] = base * factor
+            for name, other in self.schedule.companions.items():
+                _set(group, name, other(self.last_epoch))
         self._last_lr = [group[self.hyper] for group in self.optimizer.param_groups]
 
     @property
@@ -75,21 +111,43 @@ class BoundSchedule(LRScheduler):
 
     def get_lr(self) -> list[float]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return what the schedule says for the present step, one a group."""
-        return [base * self.schedule(self.last_epoch) for base in self.base_lrs]
+        factor = self._factor()
+        return [base * factor for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the step; the schedule itself comes from code or recipe."""
-        return {"step": self.last_epoch}
+        """Return the step, and what a plateau has seen; the schedule comes from code or recipe."""
+        found: dict[str, Any] = {"step": self.last_epoch}
+        return found if self._plateau is None else {**found, "plateau": self._watch.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go to the step of ``state_dict`` and set the values that belong to it.
 
         Raises:
-            ValueError: the state is not one of this class.
+            ValueError: the state is not one of this schedule.
         """
-        if set(state_dict) != {"step"}:
-            raise ValueError(
-                f"a bound schedule's state has the key 'step' alone; got {sorted(state_dict)}"
-            )
+        wanted = set(self.state_dict())
+        if set(state_dict) != wanted:
+            raise ValueError(f"the state of {self.schedule!r} has the keys {sorted(wanted)}; got "
+                             f"{sorted(state_dict)}: another schedule was saved")  # fmt: skip
         self.last_epoch = int(state_dict["step"])
+        if "plateau" in state_dict:
+            self._watch = Watch(**state_dict["plateau"])
         self._apply()
+
+
+def _set(group: dict[str, Any], name: str, value: float) -> None:
+    """Set a value that belongs to the schedule; momentum is the first of ``betas`` in Adam's kind.
+
+    Raises:
+        ValueError: the group has nothing of the kind.
+    """
+    if name in group:
+        group[name] = value
+    elif name == "momentum" and "betas" in group:
+        group["betas"] = (value, *group["betas"][1:])
+    elif name == "momentum" and "beta1" in group:
+        group["beta1"] = value
+    else:
+        known = sorted(k for k in group if k != "params")
+        raise ValueError(f"the schedule moves {name}, and the group has none: {known}; give the "
+                         f"schedule {name}=None")  # fmt: skip

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from brickyard.schedules.binding import BoundSchedule
+    from brickyard.schedules.plateau import Plateau
 
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)\s*(ep|%)?")
 
@@ -129,6 +131,67 @@ class Schedule(ABC):
         pieces = [*getattr(self, "pieces", (self,)), *getattr(after, "pieces", (after,))]
         return Sequence(tuple(pieces))
 
+    def __mul__(self, other: Schedule | float) -> Schedule:
+        """Multiply with a number or, step by step, with another schedule."""
+        from brickyard.schedules.algebra import Product
+
+        if isinstance(other, Schedule):
+            return Product(
+                (*getattr(self, "factors", (self,)), *getattr(other, "factors", (other,)))
+            )
+        return self.scaled(other)
+
+    __rmul__ = __mul__
+
+    def scaled(self, factor: float) -> Schedule:
+        """Return this schedule times a number.
+
+        Raises:
+            ValueError: a negative factor.
+
+        Example:
+            >>> from brickyard.schedules import linear
+            >>> linear(10).scaled(0.1)(0)
+            0.1
+        """
+        from brickyard.schedules.algebra import Mapped
+
+        check(factor >= 0, "factor must be 0 or more", factor)
+        return Mapped(self, "scaled", (factor,))
+
+    def clamped(self, low: float = 0.0, high: float = math.inf) -> Schedule:
+        """Return this schedule, kept between two factors.
+
+        Raises:
+            ValueError: a negative bound, or ``low`` above ``high``.
+
+        Example:
+            >>> from brickyard.schedules import linear
+            >>> linear(10).clamped(low=0.2)(10)
+            0.2
+        """
+        from brickyard.schedules.algebra import Mapped
+
+        check(0 <= low <= high, "bounds must be 0 <= low <= high", (low, high))
+        return Mapped(self, "clamped", (low, high))
+
+    def restarts(self, total: int) -> list[int]:
+        """Return the steps up to ``total`` at which a cycle has ended and the next begins."""
+        return []
+
+    def plateau(self) -> tuple[Plateau, int] | None:
+        """Return the piece that waits for a metric and the step it starts at, if there is one."""
+        return None
+
+    def at(self, reduced: float) -> Schedule:
+        """Return this schedule with the piece that waits for a metric at a factor."""
+        return self
+
+    @property
+    def companions(self) -> dict[str, Schedule]:
+        """Return schedules of other hyperparameters that belong to this one, in values."""
+        return {}
+
     def values(self, total: int, epoch: int | None = None) -> np.ndarray:
         """Return the factors of steps 0 to ``total`` - 1 as a float64 array.
 
@@ -162,24 +225,45 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class Piece(Schedule):
-    """Hold one curve: ``shape(t, n)`` at step t of a length of n steps, its last value after it."""
+    """Hold one curve: ``shape(t, n, *marks)`` at step t of n steps, its last value after them.
+
+    Args:
+        name: of the function that made it.
+        shape: the curve; ``marks`` are further lengths, in steps.
+        length: of the piece, or None where it has no end.
+        options: further options, for its text.
+        marks: lengths that the curve needs beside its own: milestones, cycles.
+        cycles: ``cycles(n, *marks)`` yields the steps at which cycles end, if it has any.
+    """
 
     name: str
-    shape: Callable[[float, float], float] = field(compare=False)
+    shape: Callable[..., float] = field(compare=False)
     length: Length | None = None
     options: tuple[tuple[str, Any], ...] = ()
+    marks: tuple[Length, ...] = ()
+    cycles: Callable[..., Iterator[float]] | None = field(default=None, compare=False)
 
     def __call__(self, step: float) -> float:
         n = math.inf if self.length is None else self.length.steps()
-        return self.shape(min(max(step, 0), n), n)
+        return self.shape(min(max(step, 0), n), n, *(mark.steps() for mark in self.marks))
 
     def resolve(self, total: int | None = None, epoch: int | None = None, used: int = 0) -> Piece:
-        if self.length is None:
-            return self
-        return replace(self, length=Length(self.length.steps(total, epoch, used), "steps"))
+        marks = tuple(Length(mark.steps(total, epoch), "steps") for mark in self.marks)
+        length = self.length
+        if length is not None:
+            length = Length(length.steps(total, epoch, used), "steps")
+        return replace(self, length=length, marks=marks)
+
+    def restarts(self, total: int) -> list[int]:
+        if self.cycles is None:
+            return []
+        n = math.inf if self.length is None else self.length.steps()
+        ends = self.cycles(n, *(mark.steps() for mark in self.marks))
+        return [math.ceil(end) for end in itertools.takewhile(lambda end: end <= total, ends)]
 
     def __repr__(self) -> str:
         inner = [] if self.length is None else [str(self.length)]
+        inner += [str(mark) for mark in self.marks]
         return f"{self.name}({', '.join(inner + [f'{k}={v!r}' for k, v in self.options])})"
 
 
@@ -191,10 +275,19 @@ class Sequence(Schedule):
 
     def __post_init__(self) -> None:
         for piece in self.pieces[:-1]:
-            if piece.length is None or piece.length.unit == "rest":
+            if piece.length is None:
                 raise ValueError(
                     f"{piece!r} has no end, so nothing can run after it; give it a length"
                 )
+        rest = [p for p in self.pieces if p.length is not None and p.length.unit == "rest"]
+        if len(rest) > 1:
+            raise ValueError(
+                f"only one piece can take the rest of the run; got {len(rest)}: {rest}"
+            )
+        if rest and self.pieces[-1].length is None:
+            raise ValueError(
+                f"{rest[0]!r} has no end, so nothing can run after it; give it a length"
+            )
 
     @property
     def length(self) -> Length | None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -205,6 +298,11 @@ class Sequence(Schedule):
         if any(one is not None and one.unit == "rest" for one in lengths):
             return Length(0, "rest")
         return Length(sum(one.steps() for one in lengths if one is not None), "steps")
+
+    def starts(self) -> list[int]:
+        """Return the step that each piece starts at."""
+        sizes = (0 if p.length is None else p.length.steps() for p in self.pieces[:-1])
+        return [0, *itertools.accumulate(sizes)]
 
     def __call__(self, step: float) -> float:
         start = 0
@@ -218,12 +316,46 @@ class Sequence(Schedule):
     def resolve(
         self, total: int | None = None, epoch: int | None = None, used: int = 0
     ) -> Sequence:
-        ready = []
-        for piece in self.pieces:
-            ready.append(piece.resolve(total, epoch, used))
+        lengths = [piece.length for piece in self.pieces]
+        known = [0 if one is None or one.unit == "rest" else one.steps(total, epoch)
+                 for one in lengths]  # fmt: skip
+        ready, start = [], used
+        for piece, own in zip(self.pieces, known, strict=True):
+            rest = piece.length is not None and piece.length.unit == "rest"
+            ready.append(piece.resolve(total, epoch, used + sum(known) if rest else start))
             length = ready[-1].length
-            used += length.steps() if length is not None else 0
+            start += own if length is None else length.steps()
         return Sequence(tuple(ready))
+
+    def restarts(self, total: int) -> list[int]:
+        found = []
+        for start, piece in zip(self.starts(), self.pieces, strict=True):
+            room = total - start
+            if piece.length is not None and piece is not self.pieces[-1]:
+                room = min(room, piece.length.steps())
+            found += [start + end for end in piece.restarts(room)]
+        return found
+
+    def plateau(self) -> tuple[Plateau, int] | None:
+        for start, piece in zip(self.starts(), self.pieces, strict=True):
+            found = piece.plateau()
+            if found is not None:
+                return found[0], start + found[1]
+        return None
+
+    def at(self, reduced: float) -> Sequence:
+        return Sequence(tuple(piece.at(reduced) for piece in self.pieces))
+
+    @property
+    def companions(self) -> dict[str, Schedule]:
+        """Return those of the pieces; a piece without any keeps what it found."""
+        with_some = [piece for piece in self.pieces if piece.companions]
+        if with_some and len(self.pieces) > 1:
+            raise ValueError(
+                f"{with_some[0]!r} moves momentum too, which cannot be put together with other "
+                "pieces; give it momentum=None"
+            )
+        return {}
 
     def __repr__(self) -> str:
         return " >> ".join(map(repr, self.pieces))
