@@ -150,6 +150,7 @@ def test_missing_fields_name_candidates(recipe):
     [("", "is empty"), ("- a\n- b\n", "holds a list"), ("data: [1, 2\n", "not readable YAML"),
      ("data: digits\ndata: mnist5k\n", "line 2: data is given twice"),
      ("data: {name: digits, name: x}\n", "data.name is given twice"),
+     ("groups: {no_decay: [*.bias]}", r"stands in quotes: '\*.bias'"),
      ("a: !!python/object:os.system {}\n", "not readable YAML"), ("a: *b\n", "not readable")],
 )  # fmt: skip
 def test_unreadable_yaml(text, says, recipe):

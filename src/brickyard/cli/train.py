@@ -12,7 +12,7 @@ from brickyard.errors import UserError
 
 _RECIPE = argument("recipe", metavar="RECIPE", help="a YAML file, such as recipes/digits-mlp.yaml")
 _OVERRIDES = argument(
-    "overrides", metavar="PATH=VALUE", nargs="*",
+    "overrides", metavar="PATH=VALUE", nargs="*", default=[],
     help="replace a value of the recipe: optimizer.lr=1e-3 budget=5ep schedule.0.steps=3%%",
 )  # fmt: skip
 

@@ -67,9 +67,9 @@ class ProgressLines:
         shown = "  ".join(f"val {k} {v:.4f}" for k, v in values.items())
         known = {"loss": self._train["loss"]} if self._train else {}
         train = "".join(f"train {k} {v:.4f}  " for k, v in {**known, **loop.training}.items())
-        width = len(f"{epochs:g}")
+        width = len(f"{epochs:.4g}")
         self.console.print(
-            f"epoch {loop.epochs():>{width}.4g}/{epochs:g}  {train}{shown}  "
+            f"epoch {loop.epochs():>{width}.4g}/{epochs:.4g}  {train}{shown}  "
             f"{rate:,.0f} samples/s{'  *' if best else ''}",
             soft_wrap=True,
         )

@@ -149,6 +149,14 @@ class Groups(BaseModel):
     )
 
 
+def _check_groups(given: Any) -> Any:
+    if isinstance(given, dict | Groups):
+        return given
+    raise ValueError(
+        f"give any of {', '.join(Groups.model_fields)}, such as {{no_decay: none}}; got {given!r}"
+    )
+
+
 class Recipe(BaseModel):
     """Hold everything that decides a training run.
 
@@ -194,7 +202,7 @@ class Recipe(BaseModel):
     model: One
     loss: One
     optimizer: One = Component(name="adamw")
-    groups: Groups = Groups()
+    groups: Annotated[Groups, BeforeValidator(_check_groups)] = Groups()
     schedule: Many = Field(default_factory=list)
     clipping: One | None = None
     regularizers: Many = Field(default_factory=list)

@@ -86,7 +86,8 @@ def parse(text: str, source: str) -> tuple[Any, dict[str, int]]:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RecipeError(f"{source}{where} is not readable YAML: {what}") from None
+        hint = "; text that begins with * stands in quotes: '*.bias'" if "*" in text else ""
+        raise RecipeError(f"{source}{where} is not readable YAML: {what}{hint}") from None
     finally:
         loader.dispose()
     return value, lines

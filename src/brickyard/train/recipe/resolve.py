@@ -176,7 +176,10 @@ def _pieces(
     """Part a component's options: numbers to be checked, and bricks that stand inside of it."""
     plain, made = dict(component.options), {}
     for name, inner in NESTED.get((kind, component.name), {}).items():
-        if name in plain:
+        if name not in plain:
+            rule = f"an {inner}, such as {name}: {{name: adamw}}"
+            raise _PathError(path, f"{component.name} needs {name}, {rule}")
+        else:
             try:
                 below = Component.parse(plain[name])
             except ValueError as error:
