@@ -20,8 +20,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-catalog: $(VENV)/.installed ## write catalog.json anew and check every card
+catalog: $(VENV)/.installed ## write catalog.json and the figures anew and check every card
 	$(BIN)/python -m brickyard.catalog
+	$(BIN)/python -m brickyard.plots
 	$(BIN)/python tools/readme.py
 
 format: $(VENV)/.installed-dev

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from brickyard.report import wording
 from brickyard.plots.svg import linear, logarithmic, ordinal
+from brickyard.report import wording
 from brickyard.report.wording import THIN
 
 

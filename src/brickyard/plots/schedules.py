@@ -17,6 +17,8 @@ _GIVEN: dict[str, Any] = {
     "up": 25, "power": 2.0, "factor": 0.5, "gamma": 0.5, "total": "rest", "peak": 1.0,
     "period": 40, "length": "rest",
 }  # fmt: skip
+#: Options whose default shows only in longer runs.
+_SHORT: dict[str, dict[str, Any]] = {"cyclic": {"gamma": 0.99}}
 #: The option that shapes the curve, and values of it to compare.
 _FAMILIES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "constant": ("factor", (1.0, 0.5)),
@@ -29,6 +31,7 @@ _FAMILIES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "cyclic": ("mode", ("triangular", "triangular2", "exp_range")),
     "inverse_time": ("k", (0.02, 0.1)),
     "natural_exponential": ("k", (0.01, 0.03)),
+    "inverse_sqrt": ("timescale", (5, 20, 100)),
 }
 
 
@@ -49,7 +52,7 @@ def draw(card: Card) -> Figure:
         option, values = "", (None,)
     curves = []
     for value in values:
-        options = {name: _GIVEN[name] for name in needed}
+        options = {name: _GIVEN[name] for name in needed} | _SHORT.get(card.key, {})
         options.update({option: value} if option else {})
         schedule: Any = card.load()(**options)
         if not hasattr(schedule, "values"):
@@ -64,6 +67,7 @@ def draw(card: Card) -> Figure:
         curves.append((f"{option} = {shown}" if option else card.key, factors))
     at = tuple(float(step) for step in range(_STEPS))
     given = ", ".join(f"{name} {_GIVEN[name]}" for name in needed if name != option)
+    given += "".join(f", {n} {v:g}" for n, v in _SHORT.get(card.key, {}).items())
     note = f"A run of {_STEPS} steps{f', with {given}' if given else ''}."
     shown = panel("Factor", Axis("step"), Axis("factor of the rate", low=0.0), at, curves)
     return Figure(card.key, f"{card.key}: factor by step", note, (shown,))
