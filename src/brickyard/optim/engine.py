@@ -278,6 +278,8 @@ class Engine:
         """
         self._prepare()
         buckets, stages = self.buckets, 1
+        if not all(bucket.runs for bucket in buckets):
+            self._choose(coefs is not None)
         for bucket in buckets:
             self._ready(bucket, None if coefs is None else coefs[bucket.place])
             stages = max(stages, bucket.run.plan.graph.stages)
@@ -328,6 +330,19 @@ class Engine:
             g is not None for g in map(_GRAD, self.idle)
         )
 
+    def _plan_of(self, bucket: Bucket, active: tuple[int, ...], scaled: bool) -> Plan:
+        setup, flags = bucket.setup, self.owner.flags(bucket.params[0], scaled)
+        return plan_for(setup.chain, active, flags, setup.binding.keys)
+
+    def _choose(self, scaled: bool) -> None:
+        """Choose the first kernels of all buckets; compilers run side by side."""
+        new = [b for b in self.buckets if not b.runs]
+        keys = [(b.active_now(), scaled, self.owner.telemetry) for b in new]
+        plans = [self._plan_of(b, *key[:2]) for b, key in zip(new, keys, strict=True)]
+        runs = backends.choose_all(self.owner.backend, plans, new)
+        for bucket, key, run in zip(new, keys, runs, strict=True):
+            bucket.runs[key] = run
+
     def _ready(self, bucket: Bucket, coef: float | None) -> None:
         """Choose the bucket's kernel for this step and read its hyperparameters."""
         owner, setup = self.owner, bucket.setup
@@ -335,11 +350,13 @@ class Engine:
         key = (bucket.active_now(), coef is not None, owner.telemetry)
         run = bucket.runs.get(key)
         if run is None:
-            flags = owner.flags(bucket.params[0], coef is not None)
-            plan = plan_for(setup.chain, key[0], flags, setup.binding.keys)
+            plan = self._plan_of(bucket, *key[:2])
             run = bucket.runs[key] = backends.choose(owner.backend, plan, bucket)
         bucket.run = run
         hyper = setup.binding.read(group, owner.steps)
+        if hyper["lr"] != hyper["lr"]:
+            raise ValueError(f"lr of group {bucket.place} is NaN after {owner.steps} steps: no step "
+                             "was taken; look at the schedule")  # fmt: skip
         hyper["t"] = bucket.count + 1
         if coef is not None:
             hyper["coef"] = coef

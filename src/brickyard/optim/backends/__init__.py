@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
@@ -68,6 +70,20 @@ def choose(backend: str, plan: Plan, bucket: Any) -> Run:
     run = ForeachRun(plan, bucket)
     run.why = why
     return run
+
+
+def choose_all(backend: str, plans: Sequence[Plan], buckets: Sequence[Any]) -> list[Run]:
+    """Return the runs of several plans; what must be compiled is compiled side by side.
+
+    Args:
+        backend: one of ``NAMES``.
+        plans: what to run.
+        buckets: on what, each.
+    """
+    if len(plans) < 2 or backend not in ("auto", "native"):
+        return [choose(backend, *pair) for pair in zip(plans, buckets, strict=True)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(choose, [backend] * len(plans), plans, buckets))
 
 
 def say_once(text: str) -> None:

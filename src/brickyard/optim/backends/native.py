@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import threading
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,6 +64,8 @@ def _address(values: array[Any]) -> int:
 
 #: Kernels by plan, storage types and forms.
 _KERNELS: dict[Any, Kernel] = {}
+_LOCKS: dict[Any, threading.Lock] = {}
+_DOOR = threading.Lock()
 
 
 def obstacle(plan: Plan, p: torch.Tensor) -> str:
@@ -77,11 +80,14 @@ def obstacle(plan: Plan, p: torch.Tensor) -> str:
 
 
 def kernel_for(plan: Plan, types: Mapping[str, str], forms: Sequence[str]) -> Kernel:
-    """Return the kernel of a plan, built once per process."""
+    """Return the kernel of a plan, built once per process, whatever threads ask for it."""
     key = (id(plan), tuple(types.items()), *forms)
-    found = _KERNELS.get(key)
-    if found is None:
-        found = _KERNELS[key] = Kernel(plan, types, forms)
+    with _DOOR:
+        lock = _LOCKS.setdefault(key, threading.Lock())
+    with lock:
+        found = _KERNELS.get(key)
+        if found is None:
+            found = _KERNELS[key] = Kernel(plan, types, forms)
     return found
 
 
