@@ -30,7 +30,8 @@ def check_probability(who: str, name: str, value: float) -> float:
 
 def _masked(x: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
     """Multiply ``x`` by a mask of ``shape`` that is 0 with chance ``p``, else 1 / (1 - p)."""
-    return x * F.dropout(x.new_ones(shape), p, True)
+    mask = x.new_empty(shape).bernoulli_(1 - p)
+    return x * (mask.div_(1 - p) if p < 1 else mask)
 
 
 def drop_path(x: Tensor, p: float = 0.1, training: bool = True) -> Tensor:

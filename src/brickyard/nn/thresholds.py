@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +34,34 @@ def per_channel(who: str, values: Tensor, x: Tensor) -> Tensor:
 
 def tlu(x: Tensor, tau: Tensor) -> Tensor:
     """Return the larger of ``x`` and its channel's threshold; see :class:`TLU`."""
-    return torch.maximum(x, per_channel("TLU", tau, x).to(x.dtype))
+    return _Threshold.apply(x, per_channel("TLU", tau, x))  # pyright: ignore[reportReturnType]
+
+
+class _Threshold(torch.autograd.Function):
+    """Cut off below; torch's maximum spends three masks on ties in its backward pass.
+
+    Math:
+        y = max(x, tau);   dL/dx = g where x > tau, else 0;   dL/dtau = sum(g - dL/dx)
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, tau: Tensor) -> Tensor:
+        return torch.maximum(x, tau.to(x.dtype))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, tau = ctx.saved_tensors
+        dx = grads[0] * (x > tau.to(x.dtype))
+        rest = (0, *range(2, x.ndim))
+        exact = torch.promote_types(x.dtype, torch.float32)
+        below = grads[0].sum(rest, dtype=exact) - dx.sum(rest, dtype=exact)
+        return dx, below.view_as(tau).to(tau.dtype)
 
 
 @brick(
@@ -66,7 +95,7 @@ class TLU(nn.Module):
 
     Example:
         >>> TLU(2)(torch.tensor([[-1.0, 3.0]]))
-        tensor([[0., 3.]], grad_fn=<MaximumBackward0>)
+        tensor([[0., 3.]], grad_fn=<_ThresholdBackward>)
 
     Reference:
         Singh & Krishnan 2020, arXiv:1911.09737, section 3.
