@@ -345,3 +345,13 @@ def test_a_missing_list_of_hooks_sends_steps_the_long_way(make: Any) -> None:
     finally:
         del optimizer.__class__._optimizer_step_post_hooks
     assert seen == ["step", "stepped"]
+
+
+def test_a_rate_that_becomes_nan_changes_nothing(make: Any) -> None:
+    params = make()
+    optimizer = optim.AdamW(params, lr=lambda k: 0.1 if k < 2 else float("nan"))
+    walk(optimizer, params, range(2))
+    kept = weights(params)
+    with pytest.raises(ValueError, match="lr of group 0 is NaN after 2 steps"):
+        walk(optimizer, params, range(1))
+    assert all(torch.equal(p, w) for p, w in zip(params, kept, strict=True))

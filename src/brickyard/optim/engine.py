@@ -355,8 +355,8 @@ class Engine:
         bucket.run = run
         hyper = setup.binding.read(group, owner.steps)
         if hyper["lr"] != hyper["lr"]:
-            raise ValueError(f"lr of group {bucket.place} is NaN after {owner.steps} steps: no step "
-                             "was taken; look at the schedule")  # fmt: skip
+            raise ValueError(f"lr of group {bucket.place} is NaN after {owner.steps} steps: no "
+                             "step was taken; look at the schedule")  # fmt: skip
         hyper["t"] = bucket.count + 1
         if coef is not None:
             hyper["coef"] = coef

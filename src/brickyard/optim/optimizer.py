@@ -51,7 +51,7 @@ class Optimizer(Hooks, torch.optim.Optimizer):
         chain: pieces from ``chain(...)``; named optimizers bring their own.
         lr: learning rate, or a schedule ``steps taken -> rate``; times the chain's own ``lr``
             where that is a schedule.
-        maximize: climb instead of descending.
+        maximize: climb instead of descending; groups may differ in it.
         backend: ``"auto"``, ``"native"``, ``"foreach"``, ``"compiled"`` or ``"eager"``.
         master_weights: keep an fp32 copy of half-precision parameters and step on that.
         state_dtype: storage type of the state; None for the parameter's. Arithmetic is in fp32 in

@@ -117,7 +117,8 @@ def _match(owner: Any, groups: Any) -> list[_Pair]:
     """Pair live parameters with places in the checkpoint: by name where both have names."""
     if len(groups) != len(owner.param_groups):
         raise StateError(f"the checkpoint has {len(groups)} parameter groups, this optimizer "
-                         f"{len(owner.param_groups)}")  # fmt: skip
+                         f"{len(owner.param_groups)}: build it with the same groups, in the same "
+                         "order")  # fmt: skip
     pairs = []
     for i, (group, old) in enumerate(zip(owner.param_groups, groups, strict=True)):
         setup, live = owner.make_setup(group), list(_named(group))
@@ -133,7 +134,8 @@ def _match(owner: Any, groups: Any) -> list[_Pair]:
             places = [names[str(name)] for name, _ in live]
         elif len(old["params"]) != len(live):
             raise StateError(f"group {i} has {len(old['params'])} parameters in the checkpoint, "
-                             f"{len(live)} here")  # fmt: skip
+                             f"{len(live)} here: build model and groups as they were; with "
+                             "named_parameters() the missing ones are named")  # fmt: skip
         else:
             places = list(old["params"])
         pairs += [_Pair(name, p, place, owner.slots_of(setup, name, p))
