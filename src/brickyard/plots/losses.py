@@ -221,7 +221,7 @@ def _regression(option: str = "", values: Sequence[Any] = ()) -> _Spec:
 
 def _overlap(option: str, values: Sequence[Any], **fixed: Any) -> _Spec:
     given = tuple({"from_logits": False, **fixed}.items())
-    return _Spec(_PIXELS, (0.0, 1.0), option, tuple(values), _OVERLAP, given, _HALVES)
+    return _Spec(_PIXELS, (0.01, 1.0), option, tuple(values), _OVERLAP, given, _HALVES)
 
 
 def _similarity(call: Call) -> _Spec:

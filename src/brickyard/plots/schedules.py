@@ -55,10 +55,9 @@ def draw(card: Card) -> Figure:
         options = {name: _GIVEN[name] for name in needed} | _SHORT.get(card.key, {})
         options.update({option: value} if option else {})
         schedule: Any = card.load()(**options)
-        if not hasattr(schedule, "values"):
-            return Figure(
-                card.key, reason=f"{card.key} follows what the run measures, not the step"
-            )
+        if getattr(schedule, "plateau", lambda: None)() is not None:
+            reason = f"{card.key} follows what the run measures, not the step"
+            return Figure(card.key, reason=reason)
         try:
             factors = schedule.values(_STEPS, epoch=_EPOCH)
         except (ValueError, TypeError, NotImplementedError) as error:
