@@ -52,7 +52,7 @@ brick(
     paper="Klambauer et al. 2017, Self-Normalizing Neural Networks, arXiv:1706.02515, section 2",
     tune_first="p: 0.05 or 0.1, as the paper found best.",
     cost="One random draw and two multiply-adds a value in training; nothing in evaluation.",
-    pairs_with=("selu",),
+    pairs_with=("selu", "lecun_normal_"),
 )(AlphaDropout)
 
 brick(

@@ -47,8 +47,10 @@ def ghost_batch_norm(
     stats = [rows for _, rows in done if rows is not None]
     if like is None or not stats:
         return y, None
+    mean, var = stats[0] if len(stats) == 1 else (torch.cat([s[i] for s in stats]) for i in (0, 1))
+    if len(set(sizes)) == 1:
+        return y, (mean.mean(0), var.mean(0))
     share = torch.tensor(sizes, dtype=like.dtype, device=like.device).unsqueeze(1) / len(x)
-    mean, var = (torch.cat([rows[i] for rows in stats]) for i in (0, 1))
     return y, ((share * mean).sum(0), (share * var).sum(0))
 
 
@@ -89,7 +91,9 @@ def _pairs(
     channels = x.shape[1]
     flat = x.reshape(count, -1, channels).transpose(0, 1).reshape(-1, count * channels)
     gamma, beta = (None if t is None else t.repeat(count) for t in (weight, bias))
-    y, stats = _one(flat, gamma, beta, eps, None if like is None else like.repeat(count))
+    y, stats = _one(
+        flat, gamma, beta, eps, None if like is None else like.new_empty(count * channels)
+    )
     y = y.view(-1, count, channels).transpose(0, 1).reshape(x.shape)
     return y, None if stats is None else (stats[0].view(count, -1), stats[1].view(count, -1))
 

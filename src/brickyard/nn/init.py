@@ -143,7 +143,8 @@ brick(
     "a layer (take kaiming).",
     best_for="Shallow tanh networks, attention projections; Keras starts dense layers so.",
     paper=_GLOROT,
-    tune_first="gain: 1 for linear and sigmoid, 5/3 for tanh (torch.nn.init.calculate_gain).",
+    tune_first="gain: 1 for linear and sigmoid; 1.1 for tanh in deep stacks (torch's "
+    "calculate_gain says 5/3, which keeps activations level but lets gradients grow).",
     cost="One draw a weight, once.",
     pairs_with=("tanh", "sigmoid"),
 )(xavier_uniform_)
@@ -159,7 +160,7 @@ brick(
     avoid_when="ReLU follows in a deep stack without normalization (take kaiming).",
     best_for="tanh and linear layers.",
     paper=_GLOROT + " (the uniform form; same variance)",
-    tune_first="gain: 1 for linear and sigmoid, 5/3 for tanh.",
+    tune_first="gain: 1 for linear and sigmoid, 1.1 for tanh in deep stacks.",
     cost="One draw a weight, once.",
     pairs_with=("tanh", "sigmoid"),
 )(xavier_normal_)
@@ -172,7 +173,7 @@ brick(
     formula="w ~ U(-r, r), r = g * sqrt(3 / fan), g = sqrt(2 / (1 + a^2)) for leaky_relu",
     summary="He's spread, which makes up for what ReLU cuts off, with a uniform distribution.",
     use_when="ReLU or a relative follows, and the network is deep or has no normalization.",
-    avoid_when="SELU follows (variance 1/fan_in: nonlinearity='linear'), or tanh (xavier). "
+    avoid_when="SELU follows (lecun_normal_), or tanh (xavier). "
     "torch's own start of Linear and Conv calls it with a=sqrt(5): variance 1/(3 fan_in), a sixth "
     "of He's.",
     best_for="Convolutional networks and perceptrons with ReLU.",
@@ -191,7 +192,7 @@ brick(
     formula="w ~ N(0, s^2), s = g / sqrt(fan), g = sqrt(2 / (1 + a^2)) for leaky_relu",
     summary="He's spread, which makes up for what ReLU cuts off: the default of ReLU networks.",
     use_when="ReLU or a relative follows, and the network is deep or has no normalization.",
-    avoid_when="SELU follows (variance 1/fan_in: nonlinearity='linear'), or tanh (xavier). It is "
+    avoid_when="SELU follows (lecun_normal_), or tanh (xavier). It is "
     "not torch's own start of Linear and Conv, whose variance is a sixth of it.",
     best_for="Residual networks (mode='fan_out', as torchvision starts its ResNets).",
     paper=_HE,
