@@ -55,11 +55,12 @@ def draw(card: Card) -> Figure:
         options = {name: _GIVEN[name] for name in needed} | _SHORT.get(card.key, {})
         options.update({option: value} if option else {})
         schedule: Any = card.load()(**options)
-        if getattr(schedule, "plateau", lambda: None)() is not None:
-            reason = f"{card.key} follows what the run measures, not the step"
-            return Figure(card.key, reason=reason)
         try:
-            factors = schedule.values(_STEPS, epoch=_EPOCH)
+            ready = schedule.resolve(_STEPS, _EPOCH)
+            if getattr(ready, "plateau", lambda: None)() is not None:
+                reason = f"{card.key} follows what the run measures, not the step"
+                return Figure(card.key, reason=reason)
+            factors = ready.values(_STEPS, epoch=_EPOCH)
         except (ValueError, TypeError, NotImplementedError) as error:
             return Figure(card.key, reason=f"{card.key} has no curve by step alone: {error}")
         shown = f"{value:g}" if isinstance(value, int | float) else str(value)
