@@ -17,6 +17,9 @@ from brickyard.optim.plan import Phase, Plan, cone, is_sum
 STORAGE = {"float32": "float", "float64": "double", "bfloat16": "bf16", "float16": "_Float16"}
 #: Elements that are added in ``real`` before the sum goes on in double.
 BLOCK = 2048
+#: Arrays of a pass at most that is made in two places of a chunk at once: the processor fetches
+#: ahead within a page of 4 KB only, so that few arrays alone leave the memory idle at each page.
+PAIRED = 4
 
 HEADER = """\
 #include <math.h>
@@ -87,14 +90,27 @@ class Printer:
             word = self.word(name, phase)
             lines.append(f"  {word} *restrict {c_name(name)} = ({word} *)"
                          f"J->ptr[{self.arrays.index(name)}*N + t] + at;")  # fmt: skip
+        loop = self._loop(phase, "0", "n")
+        if len(self.used(phase)) <= PAIRED:
+            loop = ["    const int64_t h = n / 32 * 16;", *self._loop(phase, "0", "h", pair=True),
+                    *self._loop(phase, "2*h", "n")]  # fmt: skip
+        return "\n".join([*lines, *self.begin_sums(phase), *loop, *self.end_sums(phase), "}"])
+
+    def _loop(self, phase: Phase, first: str, end: str, pair: bool = False) -> list[str]:
+        """Print the loop over a chunk's elements, or over pairs of elements ``h`` apart."""
         body = [f"      {line}" for line in self._body(phase)]
-        loop = ["    for (int64_t b = 0; b < n; b += BLOCK) {".replace("BLOCK", str(BLOCK)),
-                f"    const int64_t e = b + {BLOCK} < n ? b + {BLOCK} : n;",
+        if pair:
+            adds = [f"      {name} += {value};" for name, value, _ in self._adds(phase.sums)]
+            ahead = [f"      {line}" for line in self._body(phase, "i + h")]
+            body = ["      {", *body, *adds, "      }", *ahead]
+        if not phase.sums:
+            head = f"    for (int64_t i = {first}; i < {end}; ++i) {{"
+            return ["#pragma omp simd", head, *body, "    }"]
+        size = BLOCK // 2 if pair else BLOCK
+        return [f"    for (int64_t b = {first}; b < {end}; b += {size}) {{",
+                f"    const int64_t e = b + {size} < {end} ? b + {size} : {end};",
                 *self.summed(phase.sums, "    for (int64_t i = b; i < e; ++i) {", body),
                 "    }"]  # fmt: skip
-        if not phase.sums:
-            loop = ["#pragma omp simd", "    for (int64_t i = 0; i < n; ++i) {", *body, "    }"]
-        return "\n".join([*lines, *self.begin_sums(phase), *loop, *self.end_sums(phase), "}"])
 
     def chunk(self, phase: Phase) -> list[str]:
         """Print what a chunk is, and the values that are one per tensor."""
@@ -150,6 +166,11 @@ class Printer:
         return [f"  J->part[c*{len(self.sums)} + {k}] = s{k};"
                 for n in phase.sums if n in self.sums for k in [self.sums.index(n)]]  # fmt: skip
 
+    def _adds(self, sums: Sequence[Node]) -> list[tuple[str, str, str]]:
+        """Return the sums per tensor: name, what is added, where the sum goes."""
+        return [(f"a{k}", value_of(n.args[0]), f"s{k} += (double)a{k};")
+                for n in sums for k in [self.sums.index(n)]]  # fmt: skip
+
     def summed(self, sums: Sequence[Node], head: str, body: list[str],
                own: Sequence[tuple[str, str, str]] = ()) -> list[str]:  # fmt: skip
         """Print a loop that adds values per tensor on the way.
@@ -160,8 +181,7 @@ class Printer:
             body: its inner lines.
             own: further sums: name, what is added, where the sum goes.
         """
-        every = [(f"a{k}", value_of(n.args[0]), f"s{k} += (double)a{k};")
-                 for n in sums for k in [self.sums.index(n)]] + list(own)  # fmt: skip
+        every = self._adds(sums) + list(own)
         names = [name for name, _, _ in every]
         if not names:
             return ["#pragma omp simd", head, *body, "    }"]
@@ -170,7 +190,7 @@ class Printer:
                 *(f"      {name} += {value};" for name, value, _ in every), "    }",
                 *(f"    {end}" for _, _, end in every)]  # fmt: skip
 
-    def _body(self, phase: Phase) -> list[str]:
+    def _body(self, phase: Phase, index: str = "i") -> list[str]:
         lines = []
         for node in phase.nodes:
             if node.space <= Space.TENSOR:
@@ -179,9 +199,9 @@ class Printer:
             if name is None and is_sum(node):  # of one value
                 lines.append(f"const real v{node.number} = {value_of(node.args[0])};")
                 continue
-            lines.append(f"const real v{node.number} = {self.get(name, 'i')};" if name
+            lines.append(f"const real v{node.number} = {self.get(name, index)};" if name
                          else self.compute(node))  # fmt: skip
-        return lines + [self.put(k, n, "i") for k, n in phase.stores.items()
+        return lines + [self.put(k, n, index) for k, n in phase.stores.items()
                         if phase.loads.get(n) != k and (n.op, n.attr) != ("load", k)]  # fmt: skip
 
     def compute(self, node: Node) -> str:

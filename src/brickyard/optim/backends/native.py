@@ -29,9 +29,9 @@ TYPES = {torch.float32: "float32", torch.float64: "float64",
 
 
 #: Programs of many short loops: -O3 takes twice as long to build them, for the same speed.
-SHAPED = "-O2"
-#: The processor's own prefetching stops at each page of 4 KB; this asks for what is behind it.
-FLAT = "-fprefetch-loop-arrays"
+SHAPED = ("-O2",)
+#: Passes over many arrays: asks for what is behind a page; with few arrays it only costs time.
+FLAT, FEW = ("-fprefetch-loop-arrays",), 3
 
 
 class Kernel:
@@ -52,7 +52,8 @@ class Kernel:
         self.passes = printer.passes
         self.sums = len(printer.sums)
         self.places = {node: i for i, node in enumerate(printer.sums)}
-        library = build.load(self.text, SHAPED if forms else FLAT)
+        flags = SHAPED if forms else FLAT if len(types) > FEW else ()
+        library = build.load(self.text, *flags)
         self.stages = [getattr(library, f"stage_{i}") for i in range(plan.graph.stages)]
         for stage in self.stages:
             stage.argtypes, stage.restype = [ctypes.c_void_p], ctypes.c_int
