@@ -50,7 +50,8 @@ from brickyard import optim
 from brickyard.optim.bench import Runner, keys_of, machine, parameters
 from brickyard.optim.explain import traffic
 
-ROUNDS = {"A": 25, "B": 9, "C": 41}
+ROUNDS = {"A": 11, "B": 5, "C": 21}
+TRIALS = 4
 
 
 @dataclass
@@ -75,29 +76,49 @@ class Figure:
                 f"{sign} {self.limit:<5g} {self.note}")  # fmt: skip
 
 
-def ready(make: Make, workload: str = "A") -> Callable[[], None]:
-    """Return a function that takes steps; several where one is too short for the clock."""
+def ready(make: Make, workload: str) -> Callable[[], float]:
+    """Return a function that gives the seconds of a step; of many where one is very short."""
     optimizer = make(parameters(WORKLOADS[workload]()))
     count = 100 if workload == "C" else 1
     for _ in range(3):
         optimizer.step()
 
-    def run() -> None:
+    def run() -> float:
+        start = time.perf_counter()
         for _ in range(count):
             optimizer.step()
+        return (time.perf_counter() - start) / count
 
-    run.count = count  # type: ignore[attr-defined]
     return run
+
+
+def race(own: Callable[[], Callable[[], float]], base: Callable[[], Callable[[], float]],
+         rounds: int) -> tuple[float, float, float]:  # fmt: skip
+    """Return the median ratio of two ways, and the median seconds of each.
+
+    Where tensors happen to lie in memory changes a step's time by some percent: both are made
+    anew several times, now the one first, now the other.
+    """
+    found: dict[str, list[float]] = {"own": [], "base": []}
+    makers = [("own", own), ("base", base)]
+    for _ in range(TRIALS):
+        makers.reverse()
+        ways = {name: make() for name, make in makers}
+        for name, seconds in interleave(ways, rounds, 2).items():
+            found[name] += seconds
+        del ways
+        gc.collect()
+    medians = [statistics.median(x) for x in found.values()]
+    return ratio(found, "own", "base"), medians[0], medians[1]
 
 
 def against(part: str, case: str, limit: float, ours: Make, other: Make, workload: str = "A",
             rounds: int = 0) -> Figure:  # fmt: skip
     """Return the median ratio of ours over another way."""
-    ways = {"ours": ready(ours, workload), "other": ready(other, workload)}
-    seconds = interleave(ways, rounds or ROUNDS[workload], 2)
-    a, b = (statistics.median(seconds[k]) / ways[k].count * 1e3 for k in ways)  # type: ignore
-    return Figure(part, f"{case} {workload}", ratio(seconds, "ours", "other"), limit,
-                  f"{a:.3f} ms against {b:.3f} ms")  # fmt: skip
+    value, a, b = race(lambda: ready(ours, workload), lambda: ready(other, workload),
+                       rounds or ROUNDS[workload])  # fmt: skip
+    note = f"{a * 1e3:.3f} ms against {b * 1e3:.3f} ms"
+    return Figure(part, f"{case} {workload}", value, limit, note)
 
 
 def fused(chosen: argparse.Namespace) -> Iterable[Figure]:
@@ -113,8 +134,20 @@ def recipe(chosen: argparse.Namespace) -> Iterable[Figure]:
 
 
 def telemetry(chosen: argparse.Namespace) -> Iterable[Figure]:
-    yield against("telemetry", "adamw", 1.05, lambda p: optim.AdamW(p, telemetry=True),
-                  optim.AdamW, rounds=chosen.rounds or 41)  # fmt: skip
+    """Switch it on and off on one optimizer, so that both work on the same memory."""
+    made = optim.AdamW(parameters(WORKLOADS["A"]()))
+
+    def switched(on: bool) -> Callable[[], None]:
+        def run() -> None:
+            made.telemetry = on
+            made.step()
+
+        return run
+
+    seconds = interleave({"on": switched(True), "off": switched(False)}, chosen.rounds or 61, 3)
+    a, b = (statistics.median(x) * 1e3 for x in seconds.values())
+    yield Figure("telemetry", "adamw A", ratio(seconds, "on", "off"), 1.05,
+                 f"{a:.3f} ms against {b:.3f} ms")  # fmt: skip
 
 
 class Case:
@@ -142,26 +175,17 @@ class Case:
 
 
 def bytes_moved(chosen: argparse.Namespace) -> Iterable[Figure]:
-    base = Case("adamw")
-    own = base.moved()
+    own = Case("adamw").moved()
     known = {"adamw", "adam", "sophia_h", "muon"}  # fused has Adam; both Sophias step alike
     for name in [k for k in keys_of([]) if k not in known] + list(MORE):
         if chosen.only and name not in chosen.only:
             continue
-        case = Case(name)
-        seconds = interleave({"own": case.run, "base": base.run}, chosen.rounds or 25, 2)
-        bytes_ = case.moved()
-        value = ratio(seconds, "own", "base") / (bytes_ / own)
-        a, b = (statistics.median(x) * 1e3 for x in seconds.values())
-        yield Figure(
-            "bytes",
-            name,
-            value,
-            2.0 if name in BARRIERS else 1.1,
-            f"{a:.2f} ms for {bytes_:.1f} bytes/parameter; AdamW {b:.2f} ms for {own:.1f}",
-        )
-        del case
-        gc.collect()
+        bytes_ = Case(name).moved()
+        value, a, b = race(lambda name=name: Case(name).run, lambda: Case("adamw").run,
+                           chosen.rounds or 9)  # fmt: skip
+        yield Figure("bytes", name, value / (bytes_ / own), 2.0 if name in BARRIERS else 1.1,
+                     f"{a * 1e3:.2f} ms for {bytes_:.1f} bytes/parameter; AdamW {b * 1e3:.2f} ms "
+                     f"for {own:.1f}")  # fmt: skip
 
 
 def peers(chosen: argparse.Namespace) -> Iterable[Figure]:
