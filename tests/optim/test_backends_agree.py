@@ -60,7 +60,7 @@ RATE = [
     lambda: a.bound_rates(form="code", amsbound=True),
     lambda: b.scale_by_param_rms(weight_decay=0.1),
 ]
-WEIGHTS = [lambda: r.ema_weights(0.9), lambda: r.lookahead(every=2)]
+WEIGHTS = [lambda: r.ema_weights(0.9), lambda: r.lookahead(every=2), lambda: b.max_norm(1.5)]
 
 
 @st.composite

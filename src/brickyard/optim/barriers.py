@@ -17,6 +17,7 @@ __all__ = [
     "clip_by_layer_norm",
     "clip_by_rms",
     "clip_by_value",
+    "max_norm",
     "scale_by_factored_rms",
     "scale_by_param_rms",
     "scale_by_trust_ratio",
@@ -152,6 +153,20 @@ def clip_by_rms(u: Any, p: Any, s: Any, h: Any) -> Any:
         u = u / max(1, rms(u)/d)
     """
     return u / maximum((u * u).mean().sqrt() / h.d, 1.0)
+
+
+@rule(hyper={"c": 3.0}, role="weights", check=within(c=POSITIVE))
+def max_norm(u: Any, p: Any, s: Any, h: Any) -> Any:
+    """Scale each unit's new weights back to the norm ``c`` where they exceed it.
+
+    A unit is what leads to one output: a slice along the first dimension; a vector is one unit.
+    Give ``where="matrices"`` to leave biases and scales alone.
+
+    Math:
+        p_unit = p_unit * min(1, c/||p_unit||)
+    """
+    n = unit_sum(p * p).sqrt()
+    return p * when(n > h.c, h.c / n, 1.0)
 
 
 @rule(hyper={"eps2": 1e-3, "weight_decay": 0.0}, options={"relative_step": True}, role="rate",
