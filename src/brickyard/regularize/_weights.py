@@ -42,8 +42,9 @@ def named(model: Named) -> Iterator[tuple[str, Tensor, nn.Module | None]]:
                 "give a module, or parameters with their names (model.named_parameters()); "
                 f"got an entry of type {type(pair).__name__}"
             )
-        if pair[1].requires_grad:
-            yield pair[0], pair[1], None
+        name, p = pair
+        if p.requires_grad:
+            yield str(name), p, None
 
 
 def choose(model: Named, where: Where, who: str) -> list[Tensor]:

@@ -56,7 +56,7 @@ def max_norm_(params: Tensor | Iterable[Tensor], c: float = 3.0, dim: int = 0) -
 
 
 def unit_norms(p: Tensor, dim: int = 0) -> Tensor:
-    """Return the norm of every unit, in fp32 at least, with the other dimensions kept as 1; a vector is one."""
+    """Return each unit's norm, in fp32 at least, other dimensions kept as 1; a vector is a unit."""
     if p.ndim > 1 and not -p.ndim <= dim < p.ndim:
         raise IndexError(f"dim must be a dimension of the weights of shape {tuple(p.shape)}; "
                          f"got {dim}")  # fmt: skip

@@ -1,0 +1,260 @@
+"""Ensembles: several models that answer together, also those of one run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from brickyard.catalog import brick
+from brickyard.runs import CHECKPOINTS
+
+__all__ = ["Ensemble", "SnapshotEnsemble"]
+
+Of = Literal["softmax", "sigmoid", "values"]
+_OF = ("softmax", "sigmoid", "values")
+
+
+def _check_of(of: str) -> None:
+    if of not in _OF:
+        raise ValueError(f"of must be one of {', '.join(_OF)}; got {of!r}")
+
+
+@brick(
+    "regularizer", "ensemble", aliases=("deep_ensemble", "bagging"),
+    public="brickyard.regularize",
+    summary="Lets several trained models answer together, by the mean of their probabilities.",
+    use_when="Quality or honest probabilities count more than the time of an answer.",
+    avoid_when="One model must be deployed: distil the ensemble into one. Members that make the "
+    "same mistakes (same seed, same data order) add little.",
+    best_for="Competitions, uncertainty, small data.",
+    paper="Hansen & Salamon 1990; Lakshminarayanan et al. 2017 (arXiv:1612.01474).",
+    tune_first="The number of members: most of the gain comes with 3 to 5.",
+    cost="Members times the training, the memory and the answer's time.",
+    pairs_with=("snapshot_ensemble",),
+)  # fmt: skip
+class Ensemble(nn.Module):
+    """Answer by the mean of several models' probabilities; logits in, logits out.
+
+    The outputs are log-probabilities of the mean, which are logits too: every loss, metric and
+    softmax takes them as it would take one model's.
+
+    Math:
+        softmax: log((1/M) * sum_m softmax(z_m))
+        sigmoid: logit((1/M) * sum_m sigmoid(z_m))
+        values:  (1/M) * sum_m z_m
+
+    Args:
+        models: the members; used as they are, not copied.
+        of: what outputs are: logits of classes on dimension 1 (``"softmax"``), independent logits
+            (``"sigmoid"``), or plain ``"values"``.
+
+    Raises:
+        ValueError: no members, or an unknown kind of output.
+
+    Example:
+        >>> sure, unsure = nn.Linear(1, 2), nn.Linear(1, 2)
+        >>> both = Ensemble([sure, unsure]).eval()
+        >>> x = torch.ones(3, 1)
+        >>> mean = (sure(x).softmax(1) + unsure(x).softmax(1)) / 2
+        >>> torch.allclose(both(x).softmax(1), mean)
+        True
+
+    Reference:
+        Lakshminarayanan et al., Simple and Scalable Predictive Uncertainty Estimation using Deep
+        Ensembles, 2017, section 2.4.
+    """
+
+    def __init__(self, models: Iterable[nn.Module], of: Of = "softmax"):
+        super().__init__()
+        _check_of(of)
+        self.members = nn.ModuleList(models)
+        if not len(self.members):
+            raise ValueError("an ensemble needs members; got none")
+        self.of = of
+
+    @classmethod
+    def from_states(
+        cls, model: nn.Module, states: Iterable[Mapping[str, Any]], of: Of = "softmax"
+    ) -> Ensemble:
+        """Return an ensemble of copies of a model, one for each state.
+
+        Args:
+            model: gives the architecture; it is not changed.
+            states: what ``model.state_dict()`` returned, or checkpoints that hold it as "model".
+            of: what outputs are.
+        """
+        members = []
+        for state in states:
+            member = deepcopy(model)
+            inner = state.get("model")
+            member.load_state_dict(inner if isinstance(inner, Mapping) else state)
+            members.append(member)
+        return cls(members, of)
+
+    @classmethod
+    def from_checkpoints(
+        cls, model: nn.Module, paths: Iterable[str | Path], of: Of = "softmax"
+    ) -> Ensemble:
+        """Return an ensemble of the models in checkpoint files.
+
+        Args:
+            model: gives the architecture; it is not changed.
+            paths: files that hold a state dict or a checkpoint of the trainer, or run folders,
+                whose best weights are taken.
+            of: what outputs are.
+
+        Raises:
+            FileNotFoundError: no such file.
+        """
+        files = [Path(p) / CHECKPOINTS / "best.pt" if Path(p).is_dir() else Path(p) for p in paths]
+        states = (torch.load(f, weights_only=True, map_location="cpu") for f in files)
+        return cls.from_states(model, states, of)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the members' joint answer, shaped as one member's."""
+        return combine([member(*args, **kwargs) for member in self.members], self.of)
+
+
+def combine(outputs: Sequence[Tensor], of: str) -> Tensor:
+    """Return the joint answer of several outputs of one shape.
+
+    Args:
+        outputs: logits or values of each member.
+        of: ``"softmax"``, ``"sigmoid"`` or ``"values"``.
+    """
+    z = torch.stack(list(outputs))
+    if of == "values":
+        return z.mean(0)
+    if of == "softmax":
+        return F.log_softmax(z, 2 if z.ndim > 2 else -1).logsumexp(0) - math.log(len(z))
+    return F.logsigmoid(z).logsumexp(0) - F.logsigmoid(-z).logsumexp(0)
+
+
+@brick(
+    "regularizer", "snapshot_ensemble", aliases=("snapshot", "checkpoint_ensemble"),
+    public="brickyard.regularize",
+    summary="Keeps the weights at the end of each cycle of the rate; together they answer.",
+    use_when="An ensemble is wanted for the price of one run, and the schedule has restarts.",
+    avoid_when="Several runs can be paid for: members from other seeds differ more, and win.",
+    best_for="Image classification with a cosine that restarts, 3 to 6 cycles.",
+    paper="Huang et al. 2017 (arXiv:1704.00109).",
+    tune_first="The schedule's cycles: long enough to converge in each; then keep.",
+    cost="A copy of the weights per member in memory and checkpoint; answers take members times as "
+    "long. Training costs nothing more.",
+    pairs_with=("cosine_restarts", "cyclic", "sgd"),
+)  # fmt: skip
+class SnapshotEnsemble:
+    """Collect weights along one run, at the ends of cycles or at even distances.
+
+    Math:
+        member m = weights after the last step of cycle m
+        answer = mean of the last `keep` members' probabilities
+
+    Args:
+        model: the model that is trained.
+        at: "restarts": where the schedule's cycles end (a recipe knows them); in a loop of your
+            own the list ``schedule.restarts(total)``. Or a distance: steps, or "2ep".
+        keep: how many of the last snapshots are members.
+        of: what outputs are: ``"softmax"``, ``"sigmoid"`` or ``"values"``; "auto" lets the recipe's
+            task say, and means ``"softmax"`` elsewhere.
+
+    Raises:
+        ValueError: a number out of range, an unknown kind of output; "restarts" that nobody has
+            resolved.
+
+    Example:
+        >>> model = nn.Linear(2, 3)
+        >>> snapshots = SnapshotEnsemble(model, at=[2, 4])
+        >>> for step in range(4):
+        ...     _ = nn.init.normal_(model.weight)
+        ...     _ = snapshots.update()
+        >>> len(snapshots.members), tuple(snapshots.ensemble()(torch.ones(5, 2)).shape)
+        (2, (5, 3))
+
+    Reference:
+        Huang et al., Snapshot Ensembles: Train 1, Get M for Free, 2017, section 3.
+    """
+
+    def __init__(
+        self, model: nn.Module, at: int | str | list[int] = "restarts", keep: int = 5,
+        of: Literal["auto", "softmax", "sigmoid", "values"] = "auto",
+    ):  # fmt: skip
+        if not (isinstance(keep, int) and keep >= 1):
+            raise ValueError(f"keep must be a whole number from 1; got {keep!r}")
+        if of != "auto":
+            _check_of(of)
+        if (isinstance(at, int) and at < 1) or at == []:
+            raise ValueError(f"at must be a distance from 1 or a list of steps; got {at!r}")
+        self.model, self.at, self.keep, self.of = model, at, keep, of
+        self.steps = 0
+        self.members: list[dict[str, Any]] = []
+        self.taken: list[int] = []
+
+    def resolve(self, steps: Callable[[int | str], int], restarts: Sequence[int]) -> None:
+        """Turn "restarts" and lengths such as "2ep" into steps.
+
+        Args:
+            steps: says how many steps a length has.
+            restarts: steps after which the schedule's cycles end.
+        """
+        if self.at == "restarts":
+            if not restarts:
+                raise ValueError(
+                    "snapshots are taken where a cycle of the schedule ends, and this one has no "
+                    "cycle that ends within the run: take cosine_restarts or cyclic with shorter "
+                    "cycles, or give a distance such as at: 2ep"
+                )
+            self.at = list(restarts)
+        elif isinstance(self.at, str):
+            self.at = steps(self.at)
+
+    def update(self) -> bool:
+        """Count a step; keep the weights if a cycle has ended. Return whether they were kept."""
+        if isinstance(self.at, str):
+            raise ValueError(
+                f"at={self.at!r}: in a loop of your own give schedule.restarts(total), or steps"
+            )
+        self.steps += 1
+        due = self.steps % self.at == 0 if isinstance(self.at, int) else self.steps in self.at
+        if due:
+            self.members.append({n: t.clone() for n, t in self.model.state_dict().items()})
+            self.taken.append(self.steps)
+            del self.members[: -self.keep], self.taken[: -self.keep]
+        return due
+
+    def ensemble(self) -> Ensemble:
+        """Return the members so far as one model in eval mode.
+
+        Raises:
+            ValueError: there is no member yet.
+        """
+        if not self.members:
+            raise ValueError("no cycle has ended yet: there is no snapshot")
+        of: Any = "softmax" if self.of == "auto" else self.of
+        return Ensemble.from_states(self.model, self.members, of).eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the members' weights and the steps they were taken at."""
+        members = [{n: t.clone() for n, t in m.items()} for m in self.members]
+        return {"steps": self.steps, "taken": list(self.taken), "members": members}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state.
+
+        Raises:
+            ValueError: the members are of another model.
+        """
+        known = set(self.model.state_dict())
+        for member in state["members"]:
+            if set(member) != known:
+                other = sorted(set(member) ^ known)
+                raise ValueError(f"the snapshots are of another model: they differ in {other[0]!r}")
+        self.members = [{n: t.clone() for n, t in m.items()} for m in state["members"]]
+        self.steps, self.taken = int(state["steps"]), list(state["taken"])
