@@ -39,10 +39,28 @@ def _caller() -> str:
     return f"{file}:{line}: {linecache.getline(file, line).strip()}"
 
 
+class Value(fx.Proxy):
+    """Stand for a value while a rule is traced.
+
+    fx's own way of taking up torch's functions first lists all of them, for 0.03 seconds.
+    """
+
+    @classmethod
+    def __torch_function__(cls, orig_method: Any, types: Any, args: Any = (),
+                           kwargs: Any = None) -> Any:  # fmt: skip
+        """Note the call of one of torch's functions."""
+        values = [*args, *(kwargs or {}).values()]
+        tracer = next(x.tracer for x in values if isinstance(x, fx.Proxy))
+        return tracer.create_proxy("call_function", orig_method, args, kwargs or {})
+
+
 class _Recorder(GraphAppendingTracer):
     """Append nodes to a graph and note for each the line and the piece that made it."""
 
     place: int = -1
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return Value(node, self)
 
     def create_node(self, *args: Any, **options: Any) -> fx.Node:
         node = super().create_node(*args, **options)
@@ -83,7 +101,7 @@ class Lowering:
         """Add an input and return its proxy."""
         holder = self.fx.placeholder(f"{op}_{len(self.values)}")
         self.values[holder] = self.graph.node(op, attr=name, space=space)
-        return fx.Proxy(holder, self.tracer)
+        return self.tracer.proxy(holder)
 
     def lower(self) -> None:
         """Lower every node recorded so far."""

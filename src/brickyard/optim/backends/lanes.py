@@ -11,10 +11,8 @@ from typing import Any
 
 from brickyard.optim.backends.cgen import STORAGE, array_of, c_name, value_of
 from brickyard.optim.backends.tiles import (
-    BUFFER,
     COUNT,
     INDEX,
-    TILE,
     Loop,
     buffers,
     changes,
@@ -25,6 +23,10 @@ from brickyard.optim.backends.tiles import (
 from brickyard.optim.ir import SMALL, Node, Space
 from brickyard.optim.plan import Phase, cone, is_sum
 
+#: Elements of one array in a tile, at least one matrix: a dozen buffers stay in the nearest cache.
+TILE = 512
+#: Elements of a buffer: not a power of two, or equal places of all would fight for one cache line.
+BUFFER = TILE + 80
 _TURN = """\
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
