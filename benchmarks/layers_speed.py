@@ -95,7 +95,7 @@ def ghost(channels_last=False, flat=False):
             16,
         )
     else:
-        x, layer, count = images(channels_last), nn.GhostBatchNorm2d(64, 32), 2
+        x, layer, count = images(channels_last, n=128), nn.GhostBatchNorm2d(64, 32), 4
     w, b, means, vars_ = layer.weight, layer.bias, layer.running_mean, layer.running_var
     channels = x.shape[1]
 
@@ -106,19 +106,21 @@ def ghost(channels_last=False, flat=False):
 
     def loop(x):
         mean, var = torch.zeros(count, channels), torch.zeros(count, channels)
-        parts = [F.batch_norm(p, m, v, w, b, True, 1.0)
-                 for p, m, v in zip(x.chunk(count), mean, var, strict=True)]  # fmt: skip
+        parts = [
+            F.batch_norm(p, m, v, w, b, True, 1.0)
+            for p, m, v in zip(x.unflatten(0, (-1, count)).unbind(1), mean, var, strict=True)
+        ]
         update(mean, var)
-        return torch.cat(parts)
+        return torch.stack(parts, 1).flatten(0, 1)  # fmt: skip
 
     def pairs(x):
         mean, var = torch.zeros(count * channels), torch.zeros(count * channels)
-        y = x.unflatten(0, (count, -1)).transpose(0, 1).flatten(1, 2)
+        y = x.reshape(-1, count * channels, *x.shape[2:])
         y = F.batch_norm(y, mean, var, w.repeat(count), b.repeat(count), True, 1.0)
         update(mean, var)
-        return y.unflatten(1, (count, channels)).transpose(0, 1).flatten(0, 1)
+        return y.view(x.shape)
 
-    return x, layer, {"loop and cat": loop, "pairs as channels": pairs}
+    return x, layer, {"loop and stack": loop, "pairs as channels": pairs}
 
 
 def drop_connect():

@@ -83,6 +83,7 @@ def test_squared_relu_has_no_kink():
         (lambda: Maxout(2, 2, pieces=1), "pieces must be a whole number of at least 2, got 1"),
         (lambda: Maxout(2, 2, pieces=True), "at least 2, got True"),
         (lambda: maxout(torch.zeros(2, 5), 2), r"multiple of pieces=2, got shape \(2, 5\)"),
+        (lambda: maxout(torch.zeros(2, 4), 0), "multiple of pieces=0"),
         (lambda: SwiGLU(0), "dim and hidden must be at least 1, got dim=0"),
         (lambda: GeGLU(3, hidden=-1), "hidden=-1"),
         (lambda: TLU(3)(torch.zeros(2, 4)), r"of 3 channels .* got \(2, 4\); give num_features=4"),

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from brickyard.nn import FRN, GhostBatchNorm1d, GhostBatchNorm2d
-from brickyard.nn.functional import filter_response_norm
+from brickyard.nn.functional import filter_response_norm, ghost_batch_norm
 
 
 def x64(*shape, seed=0):
@@ -83,7 +83,7 @@ def test_frn_refuses(shape, message):
 
 
 def test_frn_options():
-    with pytest.raises(ValueError, match="eps must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="eps at least 0, got 3 and -1"):
         FRN(3, eps=-1)
     layer = FRN(3, learn_eps=True)
     assert layer.eps_l.item() == pytest.approx(1e-4)
@@ -91,6 +91,21 @@ def test_frn_options():
     ones = torch.ones(2)
     y = filter_response_norm(torch.full((1, 2, 4), 3.0), ones, ones, eps=7.0)
     assert y.flatten().tolist() == pytest.approx([1.75] * 8)
+
+
+@pytest.mark.parametrize(("size", "slope"), [(1e-3, 1.0), (1e-2, 1.0), (30.0, 1e3), (1.0, 4e3)])
+def test_frn_in_fp16_stays_in_range(size, slope):
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).mul(size).half()
+    g = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)).mul(slope).half()
+    half, exact = FRN(3).half(), FRN(3).double()
+    a, b = x.clone().requires_grad_(), x.double().requires_grad_()
+    y, want = half(a), exact(b)
+    y.backward(g)
+    want.backward(g.double())
+    got = [y, a.grad, *(p.grad for p in half.parameters())]
+    for got, right in zip(got, [want, b.grad, *(p.grad for p in exact.parameters())], strict=True):
+        if right.abs().max() < 65504:
+            assert (got.double() - right).norm() <= 5e-3 * right.norm()
 
 
 def test_frn_s_parameters_are_kept_out_of_decay():
@@ -104,29 +119,51 @@ def test_frn_s_parameters_are_kept_out_of_decay():
 
 
 def by_hand(x, size):
-    """Return slices by torch's own layer, with the sizes that the docstring promises."""
-    sizes = [min(size, len(x) - i) for i in range(0, len(x), size)]
-    if sizes[-1] * x.shape[2:].numel() == 1 and len(sizes) > 1:
-        sizes[-2:] = [sizes[-2] + 1]
+    """Return each ghost batch by torch's own layer, of the samples that the docstring promises."""
+    count, rest = divmod(len(x), size)
+    if rest * x.shape[2:].numel() == 1 and count:
+        count, rest = count - 1, size + 1
+    whole = torch.arange(len(x) - rest)
+    parts = [whole[k::count] for k in range(count)] + [torch.arange(len(x) - rest, len(x))]
+    parts = [part for part in parts if len(part)]
     kind = nn.BatchNorm2d if x.ndim == 4 else nn.BatchNorm1d
-    layers = [kind(x.shape[1], momentum=1.0).double() for _ in sizes]
-    y = torch.cat([layer(part) for layer, part in zip(layers, x.split(sizes), strict=True)])
-    share = [n / len(x) for n in sizes]
+    layers = [kind(x.shape[1], momentum=1.0).double() for _ in parts]
+    y = torch.empty_like(x)
+    for layer, part in zip(layers, parts, strict=True):
+        y[part] = layer(x[part])
+    share = [len(part) / len(x) for part in parts]
     mean = sum(s * m.running_mean for s, m in zip(share, layers, strict=True))
     return y, mean, sum(s * m.running_var for s, m in zip(share, layers, strict=True))
 
 
 @given(
-    samples=st.integers(2, 20), size=st.integers(2, 9), space=st.sampled_from([(), (3,), (2, 2)])
+    samples=st.integers(2, 20),
+    size=st.integers(2, 9),
+    space=st.sampled_from([(), (3,), (2, 2)]),
+    last=st.booleans(),
 )
-def test_ghosts_are_slices_of_the_batch(samples, size, space):
+def test_ghosts_are_every_so_many_th_sample(samples, size, space, last):
     x = x64(samples, 3, *space, seed=samples) + 2
+    if last:  # channels last in memory: another path, the same result
+        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
     layer = (GhostBatchNorm2d if len(space) == 2 else GhostBatchNorm1d)(3, size).double()
     y, mean, var = by_hand(x, size)
     torch.testing.assert_close(layer(x), y)
     torch.testing.assert_close(layer.running_mean, 0.1 * mean)
     torch.testing.assert_close(layer.running_var, 0.9 + 0.1 * var)
     assert layer.num_batches_tracked == 1
+
+
+def test_ghosts_are_one_call_by_view():
+    layer, x = GhostBatchNorm2d(3, 2), torch.randn(8, 3, 4, 4, requires_grad=True)
+    forward, backward = Largest(x.numel()), Largest(x.numel())
+    with forward:
+        y = layer(x)
+    assert forward.made == ["aten.native_batch_norm.default"]
+    g = torch.ones_like(y)
+    with backward:
+        torch.autograd.grad(y, x, g)
+    assert backward.made == ["aten.native_batch_norm_backward.default"]
 
 
 def test_one_ghost_is_batch_norm_and_checkpoints_load_both_ways():
@@ -156,7 +193,7 @@ def test_ghost_momentum_none_is_the_plain_average():
 def test_ghost_without_running_statistics():
     layer = GhostBatchNorm1d(3, 4, affine=False, track_running_stats=False).double()
     x = x64(8, 3)
-    torch.testing.assert_close(layer(x)[:4], nn.BatchNorm1d(3).double()(x[:4]))
+    torch.testing.assert_close(layer(x)[::2], nn.BatchNorm1d(3).double()(x[::2]))
     torch.testing.assert_close(layer.eval()(x), nn.BatchNorm1d(3).double()(x))
 
 
@@ -165,6 +202,8 @@ def test_ghost_without_running_statistics():
     (lambda: GhostBatchNorm1d(3)(torch.zeros(1, 3)), "more than one value a channel"),
     (lambda: GhostBatchNorm1d(3)(torch.zeros(2, 3, 2, 2)), "2 axes or 3 axes"),
     (lambda: GhostBatchNorm2d(3)(torch.zeros(2, 3)), "takes an input of 4 axes"),
+    (lambda: GhostBatchNorm2d(3)(torch.zeros(64, 4, 2, 2)), r"takes \(N, 3, \*\) with the chan"),
+    (lambda: ghost_batch_norm(torch.zeros(4, 3), None, None, 0), "at least 1, got 0"),
 ])  # fmt: skip
 def test_ghost_refuses(call, message):
     with pytest.raises(ValueError, match=message):

@@ -58,6 +58,15 @@ def test_gradients(layer):
     assert torch.autograd.gradcheck(lambda x, *_: layer(x), (x, *layer.parameters()))
 
 
+def test_scales_take_device_and_dtype():
+    for layer in (
+        LayerScale(3, device="meta", dtype=torch.bfloat16),
+        ResidualScale(device="meta", dtype=torch.bfloat16),
+        ResidualScale(0.1, learnable=False, device="meta", dtype=torch.bfloat16),
+    ):
+        assert all(t.is_meta and t.dtype == torch.bfloat16 for t in layer.state_dict().values())
+
+
 def conv_block(**scale):
     return Residual(
         nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), BatchNorm2d(2), nn.PReLU()), **scale

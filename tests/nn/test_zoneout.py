@@ -184,6 +184,10 @@ def test_lstm_gradients_and_places():
     (lambda: Zoneout(nn.LSTMCell(1, 1), 0.1, -1), ValueError, "p_cell must be a probability"),
     (lambda: ZoneoutLSTM(1, 1, p_cell=2), ValueError, "p_cell must be a probability"),
     (lambda: ZoneoutLSTM(1, 1)(torch.ones(1)), ValueError, r"got \(1,\)"),
+    (lambda: ZoneoutLSTM(3, 1)(torch.ones(4, 2, 2)), ValueError, r"3 features, got \(4, 2, 2\)"),
+    (lambda: ZoneoutLSTM(1, 1)(torch.ones(0, 2, 1)), ValueError, "at least one step"),
+    (lambda: ZoneoutLSTM(1, 1, 2)(torch.ones(4, 2, 1), (torch.ones(4, 2, 1),) * 2), ValueError,
+     r"starts from states \(2, 2, 1\) .* got \(4, 2, 1\)"),
     (lambda: ZoneoutLSTM(1, 1)(nn.utils.rnn.pack_sequence([torch.ones(2, 1)])), TypeError,
      "takes a padded tensor, got PackedSequence"),
 ])  # fmt: skip

@@ -66,7 +66,8 @@ class _FilterResponse(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, gamma: Tensor, beta: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         r = _inverse_root(x, eps)
-        return torch.addcmul(beta.to(x.dtype), x, (gamma * r).to(x.dtype)), r
+        s = gamma * r  # for tiny values beyond fp16, unlike the product
+        return torch.addcmul(beta.to(s.dtype), x.to(s.dtype), s).to(x.dtype), r
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -81,17 +82,17 @@ class _FilterResponse(torch.autograd.Function):
         again = torch.is_grad_enabled()  # somebody will differentiate what is computed here
         if again:
             r = _inverse_root(x, eps)
+        kept, x, g = x.dtype, x.to(r.dtype), g.to(r.dtype)  # r^3 and g * x leave fp16's range
         places = _places(x)
-        shared = (g * x).sum(places, keepdim=True, dtype=r.dtype) if places else g * x
+        shared = (g * x).sum(places, keepdim=True) if places else g * x
         s = gamma * r
         pull = s * r.square() * shared
-        dx = g * s.to(x.dtype)
-        back = (pull / x.shape[2:].numel()).to(x.dtype)
+        dx, back = g * s, pull / x.shape[2:].numel()
         dx = dx - x * back if again else dx.addcmul_(x, back, value=-1)
         rest = (0, *places)
         dgamma = (r * shared).sum(0).to(gamma.dtype)
-        dbeta = g.sum(rest, dtype=r.dtype).view_as(gamma).to(gamma.dtype)
-        return dx, dgamma, dbeta, (pull.sum() / -2).to(eps.dtype).view_as(eps)
+        dbeta = g.sum(rest).view_as(gamma).to(gamma.dtype)
+        return dx.to(kept), dgamma, dbeta, (pull.sum() / -2).to(eps.dtype).view_as(eps)
 
 
 def _places(x: Tensor) -> tuple[int, ...]:
@@ -152,7 +153,7 @@ class FRN(nn.Module):
 
     Raises:
         ValueError: the second axis is not ``num_features`` long; one position without
-            ``learn_eps``; a negative ``eps``.
+            ``learn_eps``; a negative ``eps``; no channels.
 
     Example:
         >>> FRN(1)(torch.tensor([[[3.0, -4.0]]])).detach().round(decimals=3)
@@ -175,8 +176,11 @@ class FRN(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if eps < 0:
-            raise ValueError(f"FRN: eps must be at least 0, got {eps}")
+        if num_features < 1 or eps < 0:
+            raise ValueError(
+                f"FRN: num_features must be at least 1 and eps at least 0, got {num_features} and "
+                f"{eps}"
+            )
         self.num_features, self.eps, self.learn_eps = num_features, eps, learn_eps
         self.weight = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype))

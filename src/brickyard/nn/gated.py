@@ -21,15 +21,15 @@ def maxout(x: Tensor, pieces: int = 2) -> Tensor:
         pieces: how many values compete for a unit.
 
     Raises:
-        ValueError: the last axis is no multiple of ``pieces``.
+        ValueError: ``pieces`` below 1, or the last axis is no multiple of it.
 
     Example:
         >>> maxout(torch.tensor([1.0, 2.0, 5.0, 0.0]))
         tensor([5., 2.])
     """
-    if x.ndim == 0 or x.shape[-1] % pieces:
+    if x.ndim == 0 or pieces < 1 or x.shape[-1] % pieces:
         raise ValueError(
-            f"maxout takes a last axis that is a multiple of pieces={pieces}, got shape "
+            f"maxout takes a last axis that is a positive multiple of pieces={pieces}, got shape "
             f"{tuple(x.shape)}; make the layer before it pieces * units wide"
         )
     return x.unflatten(-1, (pieces, x.shape[-1] // pieces)).max(-2).values

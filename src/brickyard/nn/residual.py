@@ -99,6 +99,8 @@ class ResidualScale(nn.Module):
     Args:
         init: value of the factor at the start.
         learnable: train the factor; otherwise it is a buffer and stays as it is.
+        device: where the factor is made.
+        dtype: its number format.
 
     Example:
         >>> ResidualScale(0.1, learnable=False)(torch.ones(2))
@@ -110,9 +112,14 @@ class ResidualScale(nn.Module):
 
     alpha: Tensor
 
-    def __init__(self, init: float = 0.0, learnable: bool = True) -> None:
+    def __init__(
+        self, init: float = 0.0, learnable: bool = True,
+        device: torch.device | str | None = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        alpha = torch.full((1,), float(init))  # not 0-d: sharded training refuses scalars
+        alpha = torch.full(
+            (1,), float(init), device=device, dtype=dtype
+        )  # not 0-d: sharded training refuses scalars
         if learnable:
             self.alpha = nn.Parameter(alpha)
         else:
@@ -150,6 +157,8 @@ class LayerScale(nn.Module):
         dim: number of channels when they are the last axis; otherwise the trailing shape that the
             factors broadcast over: ``(C, 1, 1)`` for images ``(N, C, H, W)``.
         init: value of every factor at the start.
+        device: where the factors are made.
+        dtype: their number format.
 
     Raises:
         ValueError: the input's trailing shape does not fit ``dim``.
@@ -162,10 +171,13 @@ class LayerScale(nn.Module):
         Touvron et al. 2021, arXiv:2103.17239, section 2.
     """
 
-    def __init__(self, dim: int | Sequence[int], init: float = 1e-5) -> None:
+    def __init__(
+        self, dim: int | Sequence[int], init: float = 1e-5,
+        device: torch.device | str | None = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         shape = (dim,) if isinstance(dim, int) else tuple(dim)
-        self.gamma = nn.Parameter(torch.full(shape, float(init)))
+        self.gamma = nn.Parameter(torch.full(shape, float(init), device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` with every channel scaled."""

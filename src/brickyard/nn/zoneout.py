@@ -168,7 +168,7 @@ class ZoneoutLSTM(nn.LSTM):
         dtype: their number format.
 
     Raises:
-        ValueError: a chance outside [0, 1], or a wrong number of axes.
+        ValueError: a chance outside [0, 1]; input or states of a wrong shape, or of no step.
         TypeError: a packed sequence, which only the fused form knows.
 
     Example:
@@ -217,18 +217,24 @@ class ZoneoutLSTM(nn.LSTM):
             )
         if self.p_hidden == self.p_cell == 0:
             return super().forward(input, hx)
-        if input.ndim not in (2, 3):
+        if input.ndim not in (2, 3) or input.shape[-1] != self.input_size or not input.numel():
             raise ValueError(
-                f"ZoneoutLSTM takes (T, N, in), (N, T, in) or (T, in), got {tuple(input.shape)}"
+                f"ZoneoutLSTM takes (T, N, in), (N, T, in) or (T, in) of at least one step, with "
+                f"{self.input_size} features, got {tuple(input.shape)}"
             )
         single, swap = input.ndim == 2, self.batch_first and input.ndim == 3
         x = input.unsqueeze(1) if single else input.transpose(0, 1) if swap else input
+        states = (self.num_layers * (2 if self.bidirectional else 1), x.shape[1], self.hidden_size)
         if hx is None:
-            count = self.num_layers * (2 if self.bidirectional else 1)
-            zero = x.new_zeros(count, x.shape[1], self.hidden_size)
+            zero = x.new_zeros(states)
             hx = (zero, zero)
         elif single:
             hx = (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
+        if tuple(hx[0].shape) != states or tuple(hx[1].shape) != states:
+            raise ValueError(
+                f"ZoneoutLSTM starts from states {states} (layers * directions, N, hidden), got "
+                f"{tuple(hx[0].shape)} and {tuple(hx[1].shape)}"
+            )
         x, h, c = self._layers(x, *hx)
         if single:
             return x.squeeze(1), (h.squeeze(1), c.squeeze(1))
