@@ -120,7 +120,7 @@ _TABLE = (
         "augmentation",
         "Augmentation",
         "Changes to samples that keep the label",
-        frozenset({"generator"}),
+        frozenset({"generator", "classes"}),
     ),
     Kind("precision", "precision", "Precision", "Number formats of forward, backward and step"),
     Kind(
