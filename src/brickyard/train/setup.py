@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from brickyard import catalog
+from brickyard.augment.manifold import carry
 from brickyard.errors import RecipeError
 from brickyard.regularize import EarlyStopping
 from brickyard.schedules import Length
+from brickyard.train.augmenting import InOrder, augmentation_for
 from brickyard.train.curvature import curvature_for
 from brickyard.train.data import Batches, Data, batches, from_user
 from brickyard.train.evaluate import Evaluator
@@ -68,7 +70,8 @@ def build_setup(resolved: Resolved) -> Setup:
     with place("loss"):
         loss = make(recipe.loss, "loss")
         loss = loss.to(device) if isinstance(loss, nn.Module) else loss
-    train = _batches(recipe, data, device, training=True)
+    transform = augmentation_for(recipe, data, task, model, loss)
+    train = _batches(recipe, data, device, transform, training=True)
     epoch = -(-len(train) // recipe.accumulate)
     steps = partial(_steps, epoch=epoch)
     autocast = _autocast(recipe.precision, device)
@@ -134,13 +137,10 @@ def _steps(given: int | str, epoch: int) -> int:
     return Length.parse(given).steps(epoch=epoch)
 
 
-def _batches(recipe: Recipe, data: Data, device: torch.device, training: bool) -> Batches:
+def _batches(
+    recipe: Recipe, data: Data, device: torch.device, transform: InOrder | None, training: bool
+) -> Batches:
     split = data.train if training else data.val
-    transform = None
-    if training and recipe.augmentation:
-        with place("augmentation"):
-            made = [make(one, "augmentation") for one in recipe.augmentation]
-        transform = made[0] if len(made) == 1 else _InOrder(made)
     size = recipe.batch_size if training else recipe.eval_batch_size
     with place("workers" if recipe.workers else "data"):
         made = batches(
@@ -150,18 +150,6 @@ def _batches(recipe: Recipe, data: Data, device: torch.device, training: bool) -
     if device.type == "cpu" and not recipe.channels_last:
         return made
     return _Moved(made, device, recipe.channels_last)
-
-
-class _InOrder:
-    """Apply augmentations one after the other, from one generator."""
-
-    def __init__(self, many: list[Callable[..., tuple[Tensor, Tensor]]]):
-        self.many = many
-
-    def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        for one in self.many:
-            x, y = one(x, y, generator)
-        return x, y
 
 
 class _Moved:
@@ -175,9 +163,11 @@ class _Moved:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         for x, y in self.inner.epoch(number, start=start):
+            moved = x
             if self.channels_last and x.ndim == 4:
-                x = x.contiguous(memory_format=torch.channels_last)
-            yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+                moved = x.contiguous(memory_format=torch.channels_last)
+            moved = carry(x, moved.to(self.device, non_blocking=True))
+            yield moved, y.to(self.device, non_blocking=True)
 
 
 def _autocast(precision: str, device: torch.device) -> Any:
@@ -252,7 +242,7 @@ def _evaluator(
     monitor = recipe.monitor or next(iter(metrics), "loss")
     if monitor not in modes:
         raise RecipeError(f"monitor: no metric is called {monitor!r}; there is {', '.join(modes)}")
-    val = _batches(recipe, data, device, training=False)
+    val = _batches(recipe, data, device, None, training=False)
     picture = data.facts.get("image")
     return Evaluator(val, loss, task, metrics, monitor, modes[monitor], autocast, picture)
 
