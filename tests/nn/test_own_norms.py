@@ -102,8 +102,10 @@ def test_frn_in_fp16_stays_in_range(size, slope):
     y, want = half(a), exact(b)
     y.backward(g)
     want.backward(g.double())
-    got = [y, a.grad, *(p.grad for p in half.parameters())]
-    for got, right in zip(got, [want, b.grad, *(p.grad for p in exact.parameters())], strict=True):
+    found = [y, a.grad, *(p.grad for p in half.parameters())]
+    for got, right in zip(
+        found, [want, b.grad, *(p.grad for p in exact.parameters())], strict=True
+    ):
         if right.abs().max() < 65504:
             assert (got.double() - right).norm() <= 5e-3 * right.norm()
 
