@@ -23,10 +23,12 @@ TARGETS = {"class indices", "class indices or probabilities", "binary", "values"
 CARDS = [card for card in shelf("loss") if card.source.startswith("brickyard")]
 KEYS = [card.key for card in CARDS]
 NAMES = sorted(CASES)
+#: Overlap of masks: weights enter the counts, tests/losses/test_segmentation.py.
+COUNTED = ("dice", "iou", "tversky", "focal_tversky")
 #: Losses whose unreduced values are independent of each other, sample by sample.
 WEIGHTED = [
     key for key in NAMES
-    if "/" not in key and "sample_weight" in inspect.signature(
+    if "/" not in key and key not in COUNTED and "sample_weight" in inspect.signature(
         build("loss", key, **CASES[key].options).forward
     ).parameters
 ]  # fmt: skip

@@ -33,9 +33,9 @@ def by_hand(p, t, keep, loss):
         hit = fp = fn = 0.0
         for n in range(p.shape[0]):
             for s in range(p.shape[2]):
-                if keep[n, c if keep.shape[1] > 1 else 0, s]:
-                    a, b = p[n, c, s], t[n, c, s]
-                    hit, fp, fn = hit + a * b, fp + a * (1 - b), fn + (1 - a) * b
+                k = float(keep[n, c if keep.shape[1] > 1 else 0, s])
+                a, b = p[n, c, s], t[n, c, s]
+                hit, fp, fn = hit + k * a * b, fp + k * a * (1 - b), fn + k * (1 - a) * b
         found.append(index(hit, fp, fn, loss))
     return torch.tensor(found, dtype=torch.float64)
 
@@ -109,6 +109,52 @@ def test_fused_counts_are_the_plain_ones(activation, masked, monkeypatch):
         found.append([*counts, *torch.autograd.grad(total, leaf)])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b)
+
+
+MODULES = [L.DiceLoss, L.IoULoss, L.TverskyLoss, L.FocalTverskyLoss]
+
+
+@pytest.mark.parametrize("make", MODULES, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("mode", ["binary", "multiclass", "multilabel"])
+@pytest.mark.parametrize("per", ["sample", "pixel"])
+@pytest.mark.parametrize("ignore", [None, 255])
+def test_weights_enter_the_counts(make, mode, per, ignore):
+    x, y, p, t, keep = case(mode, True, ignore)
+    weight = 2 * torch.rand(2 if per == "sample" else y.shape, dtype=torch.float64)
+    flat = weight.numpy().reshape(2, 1, 1) if per == "sample" else weight.numpy()
+    flat = flat if per == "sample" else flat.reshape(2, -1, 5)
+    loss = make(mode, ignore_index=ignore, reduction="none")
+    function = LOSSES[MODULES.index(make)]
+    found = loss(x, y, weight)
+    torch.testing.assert_close(found, by_hand(p, t, keep * flat, function))
+    torch.testing.assert_close(found, function(x, y, mode, sample_weight=weight,
+                                               ignore_index=ignore, reduction="none"))  # fmt: skip
+    torch.testing.assert_close(loss(x, y, 3 * weight), found)
+    torch.testing.assert_close(loss(x, y, torch.ones_like(weight)), loss(x, y))
+    leaf = x.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda leaf: loss(leaf, y, weight), leaf, nondet_tol=1e-12)
+
+
+@pytest.mark.parametrize("make", MODULES, ids=lambda m: m.__name__)
+def test_a_weight_of_zero_leaves_out(make):
+    x, y = torch.randn(3, C, 5, requires_grad=True), torch.randint(0, C, (3, 5))
+    loss, weight = make("multiclass"), torch.tensor([1.0, 0.0, 1.0])
+    value = loss(x, y, weight)
+    torch.testing.assert_close(value, loss(x[::2], y[::2]))
+    (grad,) = torch.autograd.grad(value, x)
+    assert not grad[1].any()
+    assert grad[0].any()
+    nothing = loss(x, y, torch.zeros(3))
+    assert nothing.item() == 0
+    assert not torch.autograd.grad(nothing, x)[0].any()
+
+
+@pytest.mark.parametrize("make", MODULES, ids=lambda m: m.__name__)
+def test_weights_that_fit_nothing_are_refused(make):
+    x, y = torch.randn(2, C, 5), torch.randint(0, C, (2, 5))
+    for bad in (torch.ones(3), torch.ones(2, C, 5), torch.ones(2, 1), -torch.ones(2)):
+        with pytest.raises(ValueError, match="sample_weight must"):
+            make("multiclass")(x, y, bad)
 
 
 def test_probabilities_as_multiclass_targets():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +10,17 @@ from torch import Tensor
 
 from brickyard.losses import _native
 from brickyard.losses._contracts import (
+    Validate,
     check_choice,
     check_finite,
     check_floating,
     check_interval,
+    check_modes,
     check_not_empty,
+    check_number,
     check_same_shape,
+    extremes,
+    reduce,
     shape,
     single,
 )
@@ -29,7 +34,8 @@ class Masks(NamedTuple):
     """Hold predictions and targets that passed the door, with pixels on the last axis.
 
     ``input`` is ``(N, C, S)``; ``target`` is indices ``(N, S)`` or a mask ``(N, C, S)``;
-    ``keep`` marks the pixels that count, ``(N, 1 or C, S)``, or is None when all do.
+    ``keep`` marks the pixels that count, or says how much each does, ``(N, 1 or C, S)``; None
+    when all do alike. (Pixels may be 1 where samples have one weight each.)
     """
 
     input: Tensor
@@ -99,10 +105,39 @@ def open_masks(
     return Masks(single(input).reshape(batch, classes, -1), target.reshape(flat), keep, activation)
 
 
+def weigh(who: str, masks: Masks, weight: Tensor | None, input: Tensor, mode: str) -> Masks:
+    """Return masks whose pixels count as much as ``sample_weight`` says.
+
+    Args:
+        who: the loss, for messages.
+        masks: what passed the door.
+        weight: one per sample, ``(N,)``, or one per pixel, in the shape of the target.
+        input: the loss's input, for its shape.
+        mode: one of ``MODES``.
+    """
+    if weight is None:
+        return masks
+    pixels = input.shape[:1] + input.shape[2:] if mode == "multiclass" else input.shape
+    if weight.shape not in (pixels, pixels[:1]):
+        raise ValueError(
+            f"{who}: sample_weight must have one weight per sample, ({pixels[0]},), or per pixel, "
+            f"{tuple(pixels)}; got {shape(weight)}"
+        )
+    found = extremes(weight)
+    if found is not None and not found[0] >= 0:
+        raise ValueError(f"{who}: sample_weight must be at least 0; got {found[0]:g}")
+    count, classes = masks.input.shape[:2]
+    each = weight.dim() == 1
+    view = (count, 1 if each or mode == "multiclass" else classes, -1)
+    scale = weight.to(masks.input.dtype).reshape(view)
+    return masks._replace(keep=scale if masks.keep is None else scale * masks.keep)
+
+
 def count(masks: Masks) -> Counts:
     """Count hits, predictions and truths per class, over the batch and all pixels."""
     input, target, keep, activation = masks
     suits = target.is_floating_point() == (activation == "sigmoid")
+    suits = suits and (keep is None or keep.dtype == torch.bool)  # the kernels know no weights
     if activation and suits and _native.usable(input) and not target.requires_grad:
         input = _native.dense(input) if activation == "softmax" else input.contiguous()
         return Counts(*_NativeCounts.apply(input, target.contiguous(), keep, activation))
@@ -116,9 +151,10 @@ def plain_counts(
     p = activate(input, activation)
     if not target.is_floating_point():
         target = one_hot(target, input.shape[1]).to(p.dtype)
+    hit = p * target
     if keep is not None:
-        p, target = p * keep, target * keep
-    return (p * target).sum((0, 2)), p.sum((0, 2)), target.sum((0, 2))
+        hit, p, target = hit * keep, p * keep, target * keep
+    return hit.sum((0, 2)), p.sum((0, 2)), target.sum((0, 2))
 
 
 def one_hot(target: Tensor, classes: int) -> Tensor:
@@ -176,3 +212,49 @@ def _mask(target: Tensor) -> dict[str, Any]:
     if not target.is_floating_point():
         return {"y": target}
     return {"t": target, "outer": target.shape[0], "inner": target[0, 0].numel()}
+
+
+class Overlap(TypedDict, total=False):
+    """Options that all overlap losses share; see ``DiceLoss`` for their meaning."""
+
+    sample_weight: Tensor | None
+    smooth: float
+    from_logits: bool
+    weight: Tensor | None
+    ignore_index: int | None
+    reduction: str
+    validate: Validate
+
+
+def overlap_loss(
+    who: str, input: Tensor, target: Tensor, mode: str, prices: tuple[float, float, float],
+    options: Overlap,
+) -> Tensor:  # fmt: skip
+    """Return 1 minus a Tversky index per class, to a power, reduced over the classes.
+
+    ``prices`` are alpha (false positives), beta (false negatives) and the power.
+    """
+    alpha, beta, power = prices
+    reduction, validate = options.get("reduction", "mean"), options.get("validate", "cheap")
+    smooth, weight = options.get("smooth", 0.0), options.get("weight")
+    check_modes(who, reduction, validate)
+    check_number(who, "smooth", smooth, 0.0)
+    masks = open_masks(
+        who, input, target, mode, options.get("from_logits", True), options.get("ignore_index"),
+        validate,
+    )  # fmt: skip
+    hit, predicted, true = count(weigh(who, masks, options.get("sample_weight"), input, mode))
+    size = (1 - alpha - beta) * hit + alpha * predicted + beta * true + smooth
+    some = size > 0  # a class absent on both sides has nothing to overlap, and no loss
+    loss = torch.where(some, 1 - (hit + smooth) / torch.where(some, size, 1), 0)
+    if power != 1:  # the slope of the power is infinite at 0: a perfect class gets none
+        some = loss > 0
+        loss = torch.where(some, torch.where(some, loss, 1) ** power, 0)
+    if weight is None:
+        return reduce(who, loss, reduction)
+    if weight.shape != loss.shape:
+        raise ValueError(
+            f"{who}: weight must have one number per class, {tuple(loss.shape)}; got "
+            f"{tuple(weight.shape)}"
+        )
+    return reduce(who, loss, reduction, weight.to(loss))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict, Unpack
+from typing import Literal, Unpack
 
-import torch
 from torch import Tensor
 
 from brickyard.catalog import brick
@@ -15,11 +14,9 @@ from brickyard.losses._contracts import (
     Weights,
     check_choice,
     check_class_weight,
-    check_modes,
     check_number,
-    reduce,
 )
-from brickyard.losses._overlap import MODES, count, open_masks
+from brickyard.losses._overlap import MODES, Overlap, overlap_loss
 
 __all__ = [
     "DiceLoss", "FocalTverskyLoss", "IoULoss", "TverskyLoss", "dice_loss", "focal_tversky_loss",
@@ -29,64 +26,19 @@ __all__ = [
 Mode = Literal["binary", "multiclass", "multilabel"]
 
 
-class Overlap(TypedDict, total=False):
-    """Options that all overlap losses share; see :class:`DiceLoss` for their meaning."""
-
-    smooth: float
-    from_logits: bool
-    weight: Tensor | None
-    ignore_index: int | None
-    reduction: str
-    validate: Validate
-
-
-def _overlap_loss(
-    who: str, input: Tensor, target: Tensor, mode: str, prices: tuple[float, float, float],
-    options: Overlap,
-) -> Tensor:  # fmt: skip
-    """Return 1 minus a Tversky index per class, to a power, reduced over the classes.
-
-    ``prices`` are alpha (false positives), beta (false negatives) and the power.
-    """
-    alpha, beta, power = prices
-    reduction, validate = options.get("reduction", "mean"), options.get("validate", "cheap")
-    smooth, weight = options.get("smooth", 0.0), options.get("weight")
-    check_modes(who, reduction, validate)
-    check_number(who, "smooth", smooth, 0.0)
-    masks = open_masks(
-        who, input, target, mode, options.get("from_logits", True), options.get("ignore_index"),
-        validate,
-    )  # fmt: skip
-    hit, predicted, true = count(masks)
-    size = (1 - alpha - beta) * hit + alpha * predicted + beta * true + smooth
-    some = size > 0  # a class absent on both sides has nothing to overlap, and no loss
-    loss = torch.where(some, 1 - (hit + smooth) / torch.where(some, size, 1), 0)
-    if power != 1:  # the slope of the power is infinite at 0: a perfect class gets none
-        some = loss > 0
-        loss = torch.where(some, torch.where(some, loss, 1) ** power, 0)
-    if weight is None:
-        return reduce(who, loss, reduction)
-    if weight.shape != loss.shape:
-        raise ValueError(
-            f"{who}: weight must have one number per class, {tuple(loss.shape)}; got "
-            f"{tuple(weight.shape)}"
-        )
-    return reduce(who, loss, reduction, weight.to(loss))
-
-
 def dice_loss(
     input: Tensor, target: Tensor, mode: str = "binary", **options: Unpack[Overlap]
 ) -> Tensor:
     """Return 1 minus the Dice coefficient; see :class:`DiceLoss`."""
     options["smooth"] = options.get("smooth", 0.0) / 2  # 2*hit/size is hit/(size/2)
-    return _overlap_loss("dice_loss", input, target, mode, (0.5, 0.5, 1.0), options)
+    return overlap_loss("dice_loss", input, target, mode, (0.5, 0.5, 1.0), options)
 
 
 def iou_loss(
     input: Tensor, target: Tensor, mode: str = "binary", **options: Unpack[Overlap]
 ) -> Tensor:
     """Return 1 minus intersection over union; see :class:`IoULoss`."""
-    return _overlap_loss("iou_loss", input, target, mode, (1.0, 1.0, 1.0), options)
+    return overlap_loss("iou_loss", input, target, mode, (1.0, 1.0, 1.0), options)
 
 
 def tversky_loss(
@@ -95,7 +47,7 @@ def tversky_loss(
 ) -> Tensor:  # fmt: skip
     """Return 1 minus the Tversky index; see :class:`TverskyLoss`."""
     _check_prices("tversky_loss", alpha, beta)
-    return _overlap_loss("tversky_loss", input, target, mode, (alpha, beta, 1.0), options)
+    return overlap_loss("tversky_loss", input, target, mode, (alpha, beta, 1.0), options)
 
 
 def focal_tversky_loss(
@@ -106,7 +58,7 @@ def focal_tversky_loss(
     _check_prices("focal_tversky_loss", alpha, beta)
     check_number("focal_tversky_loss", "gamma", gamma, 0.0, open_low=True)
     prices = (alpha, beta, 1 / gamma)
-    return _overlap_loss("focal_tversky_loss", input, target, mode, prices, options)
+    return overlap_loss("focal_tversky_loss", input, target, mode, prices, options)
 
 
 def _check_prices(who: str, alpha: float, beta: float) -> None:
@@ -133,11 +85,11 @@ class _OverlapLoss(Loss):
         self.ignore_index = ignore_index
         self.register_buffer("weight", check_class_weight(who, weight))
 
-    @property
-    def _options(self) -> Overlap:
+    def _options(self, sample_weight: Tensor | None) -> Overlap:
         return Overlap(
-            smooth=self.smooth, from_logits=self.from_logits, weight=self.weight,
-            ignore_index=self.ignore_index, reduction=self.reduction, validate=self.validate,
+            sample_weight=sample_weight, smooth=self.smooth, from_logits=self.from_logits,
+            weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction,
+            validate=self.validate,
         )  # fmt: skip
 
 
@@ -177,6 +129,9 @@ class DiceLoss(_OverlapLoss):
     Shape:
         binary: input and target ``(N, *)``; multilabel: both ``(N, C, *)``; multiclass: input
         ``(N, C, *)``, target integers ``(N, *)`` or probabilities ``(N, C, *)``.
+        sample_weight: ``(N,)``, or one weight per pixel: ``(N, *)``, for multilabel
+        ``(N, C, *)``. It multiplies each pixel's part of all counts, so a weight of 0 leaves the
+        pixel out, and doubling all weights changes nothing at ``smooth=0``.
 
     Raises:
         ValueError: shapes do not match, targets are out of range, an option is unknown.
@@ -199,9 +154,9 @@ class DiceLoss(_OverlapLoss):
     ):  # fmt: skip
         super().__init__(mode, smooth, from_logits, weight, ignore_index, reduction, validate)
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+    def forward(self, input: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Return the loss of ``input`` against ``target``."""
-        return dice_loss(input, target, self.mode, **self._options)
+        return dice_loss(input, target, self.mode, **self._options(sample_weight))
 
 
 @brick(
@@ -259,9 +214,9 @@ class IoULoss(_OverlapLoss):
     ):  # fmt: skip
         super().__init__(mode, smooth, from_logits, weight, ignore_index, reduction, validate)
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+    def forward(self, input: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Return the loss of ``input`` against ``target``."""
-        return iou_loss(input, target, self.mode, **self._options)
+        return iou_loss(input, target, self.mode, **self._options(sample_weight))
 
 
 @brick(
@@ -324,9 +279,11 @@ class TverskyLoss(_OverlapLoss):
         _check_prices("TverskyLoss", alpha, beta)
         self.alpha, self.beta = alpha, beta
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+    def forward(self, input: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Return the loss of ``input`` against ``target``."""
-        return tversky_loss(input, target, self.mode, self.alpha, self.beta, **self._options)
+        return tversky_loss(
+            input, target, self.mode, self.alpha, self.beta, **self._options(sample_weight)
+        )
 
 
 @brick(
@@ -391,8 +348,14 @@ class FocalTverskyLoss(_OverlapLoss):
         check_number("FocalTverskyLoss", "gamma", gamma, 0.0, open_low=True)
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+    def forward(self, input: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Return the loss of ``input`` against ``target``."""
         return focal_tversky_loss(
-            input, target, self.mode, self.alpha, self.beta, self.gamma, **self._options
+            input,
+            target,
+            self.mode,
+            self.alpha,
+            self.beta,
+            self.gamma,
+            **self._options(sample_weight),
         )
