@@ -7,8 +7,8 @@ import pytest
 
 from brickyard.catalog import shelf
 from brickyard.cli import main
+from brickyard.compiler import command
 from brickyard.optim import bench
-from brickyard.optim.backends.build import compiler
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_json_holds_every_measure(run):
     assert (found["tensors"], found["parameters"], found["rounds"]) == (3, 216 + 128 + 5, 2)
     assert {"processor", "threads", "torch", "brickyard", "compiler"} <= set(found["machine"])
     rows = {(r["optimizer"], r["backend"]): r for r in found["rows"]}
-    kinds = ("native", "foreach") if compiler() else ("foreach",)
+    kinds = ("native", "foreach") if command() else ("foreach",)
     assert set(rows) == {(k, b) for k in ("adamw", "lion", "sgd") for b in kinds} | {
         ("adamw", "torch"), ("sgd", "torch")}  # fmt: skip
     for (key, _), row in rows.items():
@@ -42,7 +42,7 @@ def test_json_holds_every_measure(run):
         assert row["first"] > 0
         assert row["ratio"] > 0
         assert row["state"] == {"adamw": 8, "lion": 4, "sgd": 0}[key]
-    for key, moved in {"adamw": 28, "lion": 20, "sgd": 12}.items() if compiler() else ():
+    for key, moved in {"adamw": 28, "lion": 20, "sgd": 12}.items() if command() else ():
         row = rows[key, "native"]
         assert row["moved"] == moved
         assert row["rate"] == pytest.approx(moved * 349 / row["step"])
@@ -50,7 +50,7 @@ def test_json_holds_every_measure(run):
         assert rows[key, "foreach"]["cold"] is None
 
 
-@pytest.mark.skipif(not compiler(), reason="needs a C compiler")
+@pytest.mark.skipif(not command(), reason="needs a C compiler")
 @pytest.mark.parametrize(
     ("key", "moved", "state"),
     [("lookahead", 28 + 16 / 5, 12), ("ranger", 28 + 8 / 6, 12), ("nag", 20 + 28, 4)],

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from brickyard import catalog, optim
+from brickyard import catalog, compiler, optim
 from brickyard.catalog import shelf
 from brickyard.optim import (
     Optimizer,
@@ -27,7 +27,7 @@ from brickyard.optim import (
     param_groups,
     scale_by_adam,
 )
-from brickyard.optim.backends import build, compiled
+from brickyard.optim.backends import compiled
 
 BACKENDS = ["eager", "foreach", "native"]
 
@@ -48,7 +48,7 @@ def test_07_changed_learning_rate_never_recompiles(
     make: Any, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
     calls: list[str] = []
-    for module, name in ((build, "load"), (compiled.torch, "compile")):
+    for module, name in ((compiler, "load"), (compiled.torch, "compile")):
         real = getattr(module, name)
 
         def counted(*args: Any, real: Any = real, **options: Any) -> Any:

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from brickyard import optim
+from brickyard import compiler, optim
 from brickyard.optim import Optimizer, chain, clip_by_global_norm, decay, param_groups
-from brickyard.optim.backends import build
 
 
 def model() -> nn.Module:
@@ -47,7 +46,7 @@ def test_pieces_show_where_when_and_how_they_act() -> None:
     assert "the gradient itself" in optim.SGD(model()).explain()
 
 
-@pytest.mark.skipif(not build.compiler(), reason="no C compiler")
+@pytest.mark.skipif(not compiler.command(), reason="no C compiler")
 def test_passes_count_bytes() -> None:
     text = step(Optimizer(model(), chain(clip_by_global_norm(1.0), optim.scale_by_adam()), lr=0.1))
     assert "pass 0   reads grad; writes -; 1 sum; 4 bytes/parameter" in text

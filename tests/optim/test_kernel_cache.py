@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from brickyard import optim
+from brickyard import compiler, optim
 from brickyard.optim import Optimizer, backends, chain, clip_by_global_norm, decay, engine
-from brickyard.optim.backends import build, native
+from brickyard.optim.backends import native
 
-needs_compiler = pytest.mark.skipif(not build.compiler(), reason="no C compiler")
+needs_compiler = pytest.mark.skipif(not compiler.command(), reason="no C compiler")
 
 
 @pytest.fixture
@@ -34,13 +34,13 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Return the list of kernels that the compiler was called for."""
     calls: list[str] = []
-    real = build._build
+    real = compiler._build
 
     def counted(words: Any, text: str, place: Path, name: str) -> Any:
         calls.append(name)
         return real(words, text, place, name)
 
-    monkeypatch.setattr(build, "_build", counted)
+    monkeypatch.setattr(compiler, "_build", counted)
     return calls
 
 
@@ -159,7 +159,7 @@ def test_a_read_only_folder_gives_what_it_has(
     def refuse(*args: Any, **options: Any) -> Any:
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(build.os, "replace", refuse)
+    monkeypatch.setattr(compiler.os, "replace", refuse)
     assert torch.equal(first, one_step()[0])
     assert len(built) == 1
     forget(monkeypatch)
@@ -210,9 +210,9 @@ def test_flags_and_the_machine_belong_to_the_key(
     fresh: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one_step()
-    for name, value in (("FLAGS", (*build.FLAGS, "-DOTHER")), ("_machine", lambda: "another")):
+    for name, value in (("FLAGS", (*compiler.FLAGS, "-DOTHER")), ("_machine", lambda: "another")):
         forget(monkeypatch)
-        monkeypatch.setattr(build, name, value)
+        monkeypatch.setattr(compiler, name, value)
         one_step()
     assert len(set(built)) == 3
 

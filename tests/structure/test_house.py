@@ -18,7 +18,7 @@ CODE = MODULES + sorted(
 #: Rooms from the ground up; a room may import those below its own level and itself.
 LEVELS = [
     {"errors", "version"},
-    {"catalog", "runs"},
+    {"catalog", "runs", "compiler"},
     {"nn", "losses", "schedules", "clip", "regularize", "augment", "plots"},
     {"optim", "report", "doctor"},
     {"train"},

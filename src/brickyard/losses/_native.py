@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from brickyard.compiler import BuildError, load
 from brickyard.losses._fused import on_host
 
 #: Below this many elements the plain form is as fast.
@@ -49,8 +50,6 @@ class _Args(ctypes.Structure):
 @cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """Return the kernels for a storage type; None without a compiler, which is said once."""
-    from brickyard.optim.backends.build import BuildError, load
-
     text = resources.files("brickyard.losses").joinpath("kernels.c").read_text(encoding="ascii")
     try:
         return load("#define WIDE\n" + text if dtype == torch.float64 else text)

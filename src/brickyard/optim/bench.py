@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
+from brickyard import compiler
 from brickyard.catalog import shelf
 from brickyard.errors import UserError, near
 from brickyard.optim import backends, engine
-from brickyard.optim.backends import build, native
+from brickyard.optim.backends import native
 from brickyard.optim.explain import traffic
 from brickyard.version import __version__
 
@@ -342,11 +343,11 @@ def _row(runner: Runner, times: tuple[float, float | None], moved: float | None,
 
 def machine() -> dict[str, Any]:
     """Return what figures were measured on: processor, threads and versions."""
-    command = build.compiler()
+    command = compiler.command()
     return {
         "processor": _processor(), "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
-        "compiler": build._version(tuple(command)) if command else "none",
+        "compiler": compiler.version(tuple(command)) if command else "none",
         "python": platform.python_version(), "torch": torch.__version__, "brickyard": __version__,
     }  # fmt: skip
 

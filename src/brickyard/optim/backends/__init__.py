@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from brickyard.optim.backends.build import BuildError
+from brickyard.compiler import BuildError
 from brickyard.optim.plan import Plan
 from brickyard.optim.rule import Slot
 

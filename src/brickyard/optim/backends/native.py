@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from brickyard.optim.backends import build, compute_dtype
+from brickyard import compiler
+from brickyard.optim.backends import compute_dtype
 from brickyard.optim.backends.cgen import Printer
 from brickyard.optim.backends.cut import (
     SERIAL,
@@ -53,7 +54,7 @@ class Kernel:
         self.sums = len(printer.sums)
         self.places = {node: i for i, node in enumerate(printer.sums)}
         flags = SHAPED if forms else FLAT if len(types) > FEW else ()
-        library = build.load(self.text, *flags)
+        library = compiler.load(self.text, *flags)
         self.stages = [getattr(library, f"stage_{i}") for i in range(plan.graph.stages)]
         for stage in self.stages:
             stage.argtypes, stage.restype = [ctypes.c_void_p], ctypes.c_int

@@ -26,7 +26,7 @@ class BuildError(RuntimeError):
     """The compiler is missing or refuses."""
 
 
-def compiler() -> list[str]:
+def command() -> list[str]:
     """Return the compiler's command; empty when there is none."""
     named = os.environ.get("BRICKYARD_CC", os.environ.get("CC") if "BRICKYARD_CC" not in os.environ
                            else None)  # fmt: skip
@@ -75,8 +75,9 @@ def _machine() -> str:
 
 
 @cache
-def _version(command: tuple[str, ...]) -> str:
-    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+def version(words: tuple[str, ...]) -> str:
+    """Return the first line that a compiler says about itself."""
+    done = subprocess.run([*words, "--version"], capture_output=True, text=True, check=False)
     return done.stdout.partition("\n")[0]
 
 
@@ -90,12 +91,13 @@ def load(text: str, *flags: str) -> ctypes.CDLL:
     Raises:
         BuildError: no compiler, or it refuses the text; the message holds what it said.
     """
-    command = compiler()
-    if not command:
+    words = command()
+    if not words:
         raise BuildError("no C compiler found (looked for BRICKYARD_CC, CC, cc, gcc, clang): "
-                         "install one, or choose backend='foreach'")  # fmt: skip
-    words = [*command, *FLAGS, *flags]
-    about = "\n".join([text, *words, _version(tuple(command)), _machine(), *openmp()])
+                         "install one for speed")  # fmt: skip
+    said = version(tuple(words))
+    words = [*words, *FLAGS, *flags]
+    about = "\n".join([text, *words, said, _machine(), *openmp()])
     name = hashlib.sha256(about.encode()).hexdigest()[:32]
     try:
         place = folder()
