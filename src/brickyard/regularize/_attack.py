@@ -81,16 +81,10 @@ def direction(gradient: Tensor, norm: str) -> Tensor:
 
 
 def each(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
-    """Return the loss of each sample, shape (N,).
-
-    Raises:
-        ValueError: the loss gives a single number.
-    """
+    """Return the loss of each sample, shape (N,); one that gives a mean is asked one by one."""
     with torch.no_grad():
-        losses = loss(model(x), y)
-    if losses.shape[:1] != x.shape[:1]:
-        raise ValueError(
-            f"restarts keep each sample's worst, so the loss must give one value a sample "
-            f"({len(x)}); got shape {tuple(losses.shape)}: take reduction='none'"
-        )
+        output = model(x)
+        losses = loss(output, y)
+        if losses.shape[:1] != x.shape[:1]:
+            losses = torch.stack([loss(output[i : i + 1], y[i : i + 1]) for i in range(len(x))])
     return losses.flatten(1).mean(1) if losses.ndim > 1 else losses

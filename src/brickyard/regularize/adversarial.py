@@ -170,7 +170,7 @@ class FGSM(Attack):
     pairs_with=("robust_accuracy", "early_stopping"),
 )  # fmt: skip
 class PGD(Attack):
-    """Climb the loss within a ball around each input, by projected gradient steps; train on that.
+    """Climb the loss within a ball around each input by projected steps; train on the result.
 
     As a regularizer of a recipe it is adversarial training with the recipe's own loss; called, it
     returns adversarial inputs. Random starts draw from the generator that the call is given, or
@@ -188,16 +188,15 @@ class PGD(Attack):
         steps: gradient steps.
         step_size: length of one; 2.5 * eps / steps unless given.
         norm: ``"inf"`` or ``"2"``: of the ball.
-        restarts: random starts; each sample keeps its worst, for which the loss must give one
-            value a sample. 0 starts at the inputs themselves and draws nothing.
+        restarts: random starts; each sample keeps its worst (a loss that gives a mean is asked
+            sample by sample for that). 0 starts at the inputs themselves and draws nothing.
         clip: lowest and highest value of valid inputs; None where there is no such range.
         train_mode: attack the modules in the modes they are in (batch norm's statistics then move,
             dropout draws); else all in eval mode.
         weight: share of the adversarial loss in training, from 0 to 1; Madry et al. have 1.
 
     Raises:
-        ValueError: a number out of range; when called with restarts above 1, a loss that gives a
-            single number.
+        ValueError: a number out of range.
 
     Example:
         >>> model = nn.Linear(2, 2)

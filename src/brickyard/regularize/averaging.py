@@ -34,6 +34,9 @@ class Average:
         ValueError: an unknown way for buffers.
     """
 
+    #: Whether batch norm's statistics must be measured anew before the average is evaluated.
+    recalibrates = False
+
     def __init__(self, model: nn.Module, buffers: str = "average"):
         if buffers not in ("average", "copy"):
             raise ValueError(f"buffers must be 'average' or 'copy'; got {buffers!r}")
@@ -103,8 +106,7 @@ class Average:
         try:
             with torch.no_grad():
                 for name, t in self.averaged.items():
-                    if name in live:
-                        live[name].copy_(t)
+                    live[name].copy_(t)
             yield self.model
         finally:
             with torch.no_grad():
@@ -115,6 +117,13 @@ class Average:
     def _live(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.model.named_parameters()
         yield from _kept(self.model)
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Put the averaged weights into the model for good."""
+        live = dict(self._live())
+        for name, t in self.averaged.items():
+            live[name].copy_(t)
 
     def copy(self) -> nn.Module:
         """Return a copy of the model that has the averaged weights."""
@@ -305,6 +314,8 @@ class SWA(Average):
         Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018,
         algorithm 1.
     """
+
+    recalibrates = True
 
     def __init__(self, model: nn.Module, start: int | str = "75%", every: int | str = "1ep"):
         for name, value, least in (("start", start, 0), ("every", every, 1)):

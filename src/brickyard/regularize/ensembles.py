@@ -106,15 +106,19 @@ class Ensemble(nn.Module):
 
         Args:
             model: gives the architecture; it is not changed.
-            paths: files that hold a state dict or a checkpoint of the trainer, or run folders,
-                whose best weights are taken.
+            paths: files that hold a state dict, a checkpoint of the trainer or the members of a
+                snapshot ensemble; or run folders, whose best weights are taken.
             of: what outputs are.
 
         Raises:
             FileNotFoundError: no such file.
         """
         files = [Path(p) / CHECKPOINTS / "best.pt" if Path(p).is_dir() else Path(p) for p in paths]
-        states = (torch.load(f, weights_only=True, map_location="cpu") for f in files)
+        states = []
+        for file in files:
+            state = torch.load(file, weights_only=True, map_location="cpu")
+            members = state.get("members")
+            states += members if isinstance(members, list) else [state]
         return cls.from_states(model, states, of)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:

@@ -121,7 +121,7 @@ class _Penalty:
 
 
 @brick(
-    "regularizer", "l1_penalty", aliases=("l1", "lasso"), public="brickyard.regularize",
+    "regularizer", "l1_penalty", aliases=("lasso",), public="brickyard.regularize",
     summary="Adds the sum of absolute weights to the loss: pulls every weight to zero alike.",
     use_when="Few weights should matter: first layers over many inputs, linear models, pruning "
     "that follows.",
@@ -163,7 +163,7 @@ class L1Penalty(_Penalty):
 
 
 @brick(
-    "regularizer", "l2_penalty", aliases=("l2", "ridge", "tikhonov"),
+    "regularizer", "l2_penalty", aliases=("ridge", "tikhonov"),
     public="brickyard.regularize",
     summary="Adds half the sum of squared weights to the loss: coupled weight decay with a value.",
     use_when="The penalty's value is wanted (a Bayesian prior, a report), or an optimizer without "
