@@ -1,6 +1,7 @@
 """initialize: what it does to each kind of layer, what it reads, what it leaves, and depth."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -13,12 +14,14 @@ from brickyard.nn import (
     FRN,
     MLP,
     TLU,
+    DropConnect,
     GeGLU,
     LayerScale,
     Maxout,
     Residual,
     SquaredReLU,
     SwiGLU,
+    spectral_norm,
     weight_norm,
 )  # fmt: skip
 from brickyard.nn.gains import TANH_GAIN, best_of, spread
@@ -294,3 +297,99 @@ def test_thirty_layers_start_level(activation, seed):
     assert 0.3 <= (kept[-1].grad.std() / kept[0].grad.std()).item() <= 3
     first, last = (model[i].weight.grad.std() for i in (0, 58))
     assert 0.3 <= (last / first).item() <= 3
+
+
+class Calls(nn.Module):
+    """Calls its activations, and one only under a condition that a trace cannot follow."""
+
+    def __init__(self, condition):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+        self.condition = condition
+
+    def forward(self, x, mask=None, named=True):
+        h = torch.relu(self.a(x) if mask is None else self.a(x) * mask)
+        h = self.b(h)
+        h = h * torch.sigmoid(h)
+        if self.condition and h.sum() > 0:
+            h = -h
+        return {"y": self.c(h)} if named else self.c(h)
+
+
+def test_options_of_forward_do_not_hinder_the_trace():
+    why = {row.parameter: row.why for row in initialize(Calls(False))}
+    assert why["a.weight"] == "ReLU follows"
+    assert why["b.weight"] == "SiLU follows"
+    assert why["c.weight"] == "no activation follows"
+
+
+def test_what_cannot_be_placed_is_named_and_left_alone():
+    model = Calls(True)
+    before = [p.clone() for p in model.parameters()]
+    done = initialize(model)
+    assert done.left == ["a.weight", "b.weight", "c.weight"]
+    assert all("cannot tell what follows" in row.why for row in done if row.left)
+    for p, was in zip(model.parameters(), before, strict=True):
+        assert torch.equal(p, was) or not p.any()
+    assert initialize(model, "kaiming").left == []
+
+
+def test_parts_of_a_model_that_cannot_be_traced_are():
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks, self.head = nn.ModuleList([Calls(False), Calls(False)]), nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.head(self.blocks[0](x)["y"]) if x.sum() > 0 else x
+
+    rows = {row.parameter: row for row in initialize(Outer())}
+    assert rows["blocks.1.b.weight"].why == "SiLU follows"
+    assert rows["blocks.0.c.weight"].left, "what follows lies behind the end of the part"
+    assert rows["head.weight"].why == "no activation follows, by order of definition"
+
+
+def test_blocks_with_weights_end_the_search():
+    blocks = [nn.Identity(), Maxout(8, 8), SwiGLU(8), DropConnect(nn.Linear(8, 8))]
+    encoder = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+    for block in [*blocks, encoder, Product()]:
+        model = nn.Sequential(nn.Linear(8, 8), block, nn.ReLU())
+        why = initialize(model).rows[0].why
+        assert (why == "ReLU follows") == isinstance(block, nn.Identity), type(block)
+    model = nn.Sequential(DropConnect(nn.Linear(8, 8)), nn.ReLU())
+    assert initialize(model).rows[0].why == "ReLU follows"
+
+
+class Product(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.eye(8))
+
+    def forward(self, x):
+        return x @ self.w
+
+
+def test_every_parameter_has_a_row():
+    shared = nn.Linear(4, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's older form, with hooks
+        hooked = nn.utils.weight_norm(nn.Linear(4, 4))
+    model = nn.Sequential(shared, nn.ReLU(), shared, hooked)
+    done = initialize(model)
+    assert [row.parameter for row in done] == [
+        name for name, _ in model.named_parameters(remove_duplicate=False)
+    ]
+    why = {row.parameter: row.why for row in done if row.left}
+    assert why["2.weight"] == "the same parameter as 0.weight"
+    assert {"3.weight_g", "3.weight_v"} <= set(why)
+
+
+def test_frozen_layers_keep_computed_weights_and_statistics():
+    layer, norm = weight_norm(nn.Linear(4, 4)), nn.BatchNorm1d(4)
+    norm.running_mean.fill_(3.0)
+    model = nn.Sequential(layer, norm, nn.ReLU()).requires_grad_(False)
+    before = layer.weight.clone()
+    assert all(row.why == "frozen" for row in initialize(model))
+    assert torch.equal(layer.weight, before)
+    assert bool((norm.running_mean == 3).all())
+    assert "scales" in initialize(nn.Sequential(spectral_norm(nn.Linear(4, 4)))).rows[1].why

@@ -23,6 +23,7 @@ __all__ = ["Initialized", "Row", "initialize"]
 _SCHEMES = ("auto", "kaiming", "xavier", "lecun", "orthogonal")
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, FRN)
 _LEFT = "left as it was"
+_UNPLACED = "cannot tell what follows: not traced, and no activation defined behind it"
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,10 @@ def initialize(
         lecun: variance 1 / fan_in (SELU);   recurrent matrices: orthogonal;   biases 0, norms 1, 0
 
     What follows is read from a ``torch.fx`` trace, past norms, dropout, pooling and sums; where
-    the model cannot be traced, from the order of definition (the table says which). Frozen
-    parameters, embeddings, scales and layers it does not know are named and left alone. Running
-    statistics of norms are reset.
+    the model cannot be traced, from traces of its parts, then from the order of definition (the
+    table says so). Frozen parameters, embeddings, scales, layers it does not know and layers of
+    which it cannot tell what follows are named and left alone. Running statistics of norms that
+    are not frozen are reset.
 
     Args:
         model: changed in place.
@@ -176,8 +178,11 @@ class _Work:
                     if key.rpartition(".")[0] == name:
                         why = "last of its residual branch"
                         self.rows[key] = replace(row, done="zero", why=why)
-        order = [name for name, _ in self.model.named_parameters(remove_duplicate=False)]
-        return Initialized([self.rows[name] for name in order if name in self.rows])
+        named = dict(self.model.named_parameters(remove_duplicate=False))
+        for name, parameter in named.items():
+            if name not in self.rows:  # shared modules; what a layer holds beside its weight
+                self._note(name, parameter, _LEFT, "no rule for it")
+        return Initialized([self.rows[name] for name in named])
 
     def _starts(self) -> dict[str, Follower]:
         """Return what follows each layer; layers inside known blocks by what the block does."""
@@ -196,6 +201,9 @@ class _Work:
                 active = module.activation
                 known = active if isinstance(active, nn.Module) else of_function(active)
                 inside["linear1"] = (start_before(known) if known else None) or LINEAR
+                inside["linear2"] = LINEAR
+            elif isinstance(module, nn.MultiheadAttention):
+                inside["out_proj"] = LINEAR
             found |= {dot + key: Follower(start, "graph") for key, start in inside.items()}
         return found
 
@@ -232,8 +240,24 @@ class _Work:
             parameter.fill_(value)
 
     def _weighted(self, dot: str, layer: nn.Module) -> None:
-        start, source = self.starts.get(dot[:-1], Follower(LINEAR, "graph"))
-        why = start.why + (", by order of definition" if source == "order" else "")
+        if isinstance(layer.bias, nn.Parameter):
+            self._zero(f"{dot}bias", layer.bias)
+        weight: Tensor = layer.weight  # pyright: ignore[reportAssignmentType]
+        computed = parametrize.is_parametrized(layer, "weight")
+        held = dict(layer.get_submodule("parametrizations.weight").named_parameters()
+                    if computed else layer.named_parameters(recurse=False))  # fmt: skip
+        prefix = f"{dot}parametrizations.weight." if computed else dot
+        names = list(held) if computed else ["weight"] * ("weight" in held)
+        if not names:
+            return  # computed by a hook: run() names what it is computed from
+        if self.scheme == "auto" and dot[:-1] not in self.starts:
+            for key in names:
+                self._note(prefix + key, held[key], _LEFT, _UNPLACED)
+            return
+        start, source = self.starts.get(dot[:-1], Follower(LINEAR, "unknown"))
+        why = {"order": f"{start.why}, by order of definition", "unknown": _UNPLACED}.get(
+            source, start.why
+        )
         family = start.family if self.scheme == "auto" else self.scheme
         fan_in, fan_out = _fans(layer)
         fan = fan_out if self.mode == "fan_out" else fan_in
@@ -242,22 +266,27 @@ class _Work:
             "xavier": start.gain * math.sqrt(2 / (fan_in + fan_out)),
             "lecun": start.gain / math.sqrt(fan_in),
         }.get(family)
-        shape: Tensor = layer.weight  # pyright: ignore[reportAssignmentType]
         if std is not None:
-            done, value = f"{family}, std {std:.4f}", self._draw(shape, std)
+            done, value = f"{family}, std {std:.4f}", self._draw(weight, std)
         else:
             wide = math.sqrt(max(1.0, fan_out / fan_in))  # keeps the variance of each output
             done = f"orthogonal, gain {start.gain * wide:.4f}"
-            value = self._orthogonal(shape, start.gain * wide)
-        if parametrize.is_parametrized(layer, "weight"):
-            layer.weight = value.to(shape.dtype)
-            parts = layer.get_submodule("parametrizations.weight")
-            for key, parameter in parts.named_parameters():
-                self._note(f"{dot}parametrizations.weight.{key}", parameter, done, why)
-        elif self._note(f"{dot}weight", shape, done, why):
-            shape.copy_(value)
-        if isinstance(layer.bias, nn.Parameter):
-            self._zero(f"{dot}bias", layer.bias)
+            value = self._orthogonal(weight, start.gain * wide)
+        free = [self._note(prefix + key, held[key], done, why) for key in names]
+        if not computed:
+            if free[0]:
+                weight.copy_(value)
+        elif all(free):
+            layer.weight = value.to(weight.dtype)
+            if not torch.allclose(layer.weight, value.to(weight.dtype), rtol=1e-2, atol=1e-3):
+                for key in names:  # spectral_norm, orthogonal: the weight is not what was given
+                    row = self.rows[prefix + key]
+                    self.rows[prefix + key] = replace(row, why=f"{why}; its parametrization scales")
+        else:
+            for key in names:
+                row = self.rows[prefix + key]
+                why = row.why if row.left else "goes with what is left"
+                self.rows[prefix + key] = replace(row, done=_LEFT, why=why)
 
     def _draw(self, like: Tensor, std: float) -> Tensor:
         value = torch.empty_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
@@ -311,7 +340,7 @@ class _Work:
 
     def _norm(self, dot: str, layer: nn.Module) -> None:
         reset = getattr(layer, "reset_running_stats", None)
-        if reset is not None:
+        if reset is not None and all(p.requires_grad for p in layer.parameters(recurse=False)):
             reset()
         for key, parameter in layer.named_parameters(recurse=False):
             if key in ("weight", "bias"):
