@@ -84,7 +84,7 @@ def build_setup(resolved: Resolved) -> Setup:
     parts = Parts(
         model=model, loss=loss, optimizer=built.optimizer, train=train, total=steps(recipe.budget),
         evaluator=evaluator, evaluate_every=steps(recipe.evaluate_every),
-        scheduler=bind_schedules(built, steps(recipe.budget), epoch), clip=_clip(recipe),
+        scheduler=bind_schedules(built, steps(recipe.budget), epoch), clip=_clip(recipe, model),
         target=task.target, penalties=penalties, constraints=constraints, stopping=stopping,
         autocast=autocast, log_every=recipe.log_every, accumulate=recipe.accumulate,
         tally=Tally(task, evaluator.metrics) if evaluator.metrics else None,
@@ -189,15 +189,19 @@ def _check_accumulation(recipe: Recipe) -> None:
         )
 
 
-def _clip(recipe: Recipe) -> Callable[[list[Tensor]], Tensor] | None:
+def _clip(recipe: Recipe, model: nn.Module) -> Callable[[list[Tensor]], Tensor] | None:
     if recipe.clipping is None:
         return None
     clip = partial(target_of(recipe.clipping, "clipping"), **recipe.clipping.options)
     with place("clipping"):  # options are refused here, not at the first step
-        probe = torch.zeros(1)
-        probe.grad = torch.zeros(1)
-        clip([probe])
-    return clip
+        if recipe.clipping.target:
+            probe = torch.zeros(1)
+            probe.grad = torch.zeros(1)
+            clip([probe])
+            return clip
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        clip(named)
+    return lambda _: clip(named)  # with names, for skip=
 
 
 def _regularizers(recipe: Recipe) -> tuple[EarlyStopping | None, list[Any], list[Any]]:
