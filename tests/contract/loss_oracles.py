@@ -42,6 +42,17 @@ def kl(x, p):
                      for r, s in zip(p, q, strict=True)])  # fmt: skip
 
 
+def kl_terms(x, p):
+    """Return the size of the two codes whose difference the divergence is."""
+    q = softmax(x)
+    return -(p * np.log(np.where(p > 0, p, 1)) + p * np.log(q)).sum(1)
+
+
+def distillation_terms(student, teacher, y, temperature=4.0, alpha=0.5):
+    soft = kl_terms(student / temperature, softmax(teacher / temperature))
+    return alpha * temperature**2 * soft - (1 - alpha) * np.log(true_probability(student, y))
+
+
 def distillation(student, teacher, y, temperature=4.0, alpha=0.5):
     soft = kl(student / temperature, softmax(teacher / temperature))
     return alpha * temperature**2 * soft - (1 - alpha) * np.log(true_probability(student, y))

@@ -1,5 +1,6 @@
 """Gradient penalties: closed forms, second derivatives through a critic, flat critics."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -49,6 +50,21 @@ def test_the_penalty_is_taken_between_the_samples():
         for _ in range(2)
     ]
     assert torch.equal(*again)
+
+
+def test_the_penalty_in_single_precision_is_the_paper_s():
+    """Against float64 NumPy at the points that fp32 draws; |slope| and target cancel."""
+    a = torch.randn(3, 3)
+    real, fake = torch.randn(64, 3), torch.randn(64, 3)
+    found = L.gradient_penalty(
+        lambda x: (x @ a * x).sum(1), real, fake, generator=torch.Generator().manual_seed(3),
+        reduction="none",
+    )  # fmt: skip
+    u = torch.rand(64, 1, generator=torch.Generator().manual_seed(3)).double().numpy()
+    points = u * real.double().numpy() + (1 - u) * fake.double().numpy()
+    slope = np.linalg.norm(points @ (a + a.T).double().numpy(), axis=1)
+    error = np.abs(found.detach().numpy() - 10 * (slope - 1) ** 2)
+    assert (error / (10 * (slope + 1) ** 2)).max() < 1e-6
 
 
 def test_a_flat_critic_has_no_nan():
