@@ -14,12 +14,15 @@ from markupsafe import Markup
 from brickyard.report import circumstances, composition, results
 from brickyard.report.curves import Chart, Line, chart, time_axis
 from brickyard.report.facts import Facts
+from brickyard.report.regularized import regularized
 from brickyard.report.verdict import judge, notes
 from brickyard.report.wording import duration, epochs, finite, metric, short_count, words
 from brickyard.version import __version__
 
 _HERE = Path(__file__).parent
 SPLITS = {"train": "training", "val": "validation"}
+#: Splits that are drawn beside them.
+BESIDE = {"raw": "validation, raw weights"}
 LAST = ("lr", "grad_norm")
 _MOST_CHARTS = 12
 _SEVERITIES = {"error": "bad", "warning": "warn", "info": "none"}
@@ -59,6 +62,7 @@ def run_page(f: Facts) -> str:
         classification=results.classification(f),
         regression=results.regression(f),
         worst=results.worst(f),
+        regularized=regularized(f),
         findings=findings(f),
         bricks=composition.bricks(f),
         settings=composition.settings(f),
@@ -113,7 +117,7 @@ def charts(f: Facts) -> dict[str, list[Chart]]:
     for i, name in enumerate(names):
         lines = [
             Line(f.history.get(split, name), label, split) for split, label in SPLITS.items()
-        ] + [Line(s, split, "s1") for (split, n), s in f.history.series.items()
+        ] + [Line(s, BESIDE.get(split, split), "s1") for (split, n), s in f.history.series.items()
              if n == name and split not in SPLITS]  # fmt: skip
         lines = [line for line in lines if len(line.series)]
         best = f.best_epoch if any(line.style == "val" for line in lines) else None

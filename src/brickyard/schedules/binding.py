@@ -59,6 +59,11 @@ class BoundSchedule(LRScheduler):
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         self._apply()
 
+    @property
+    def waits(self) -> bool:
+        """Say whether a piece of the schedule waits for a metric."""
+        return self._plateau is not None
+
     def report(self, value: float) -> bool:
         """Take an evaluation's metric; return whether the schedule was lowered by it.
 

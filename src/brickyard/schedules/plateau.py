@@ -42,7 +42,7 @@ class Plateau(Schedule):
         """Say whether a value improves on the best so far by more than the threshold."""
         if math.isnan(best):
             return math.isfinite(value)
-        sign = 1.0 if self.mode == "min" else -1.0
+        sign = -1.0 if self.mode == "max" else 1.0
         room = self.threshold * (abs(best) if self.threshold_mode == "rel" else 1.0)
         return sign * value < sign * best - room
 
@@ -99,7 +99,7 @@ class Watch:
 )  # fmt: skip
 def reduce_on_plateau(
     factor: float = 0.1, patience: int = 10, threshold: float = 1e-4,
-    threshold_mode: Literal["rel", "abs"] = "rel", mode: Literal["min", "max"] = "min",
+    threshold_mode: Literal["rel", "abs"] = "rel", mode: Literal["auto", "min", "max"] = "auto",
     cooldown: int = 0, end: float = 0.0,
 ) -> Schedule:  # fmt: skip
     """Multiply the factor when ``patience`` evaluations in a row have not improved.
@@ -117,7 +117,8 @@ def reduce_on_plateau(
         patience: evaluations without improvement that are let pass.
         threshold: smallest change that counts.
         threshold_mode: share of the best value, or absolute.
-        mode: whether small or large is good.
+        mode: whether small or large is good; ``"auto"`` asks the run's monitor in a recipe, and is
+            ``"min"`` in a loop of your own.
         cooldown: evaluations after a reduction during which nothing is counted.
         end: lowest factor.
 
@@ -142,6 +143,6 @@ def reduce_on_plateau(
           "patience and cooldown must be whole numbers from 0", (patience, cooldown))  # fmt: skip
     check(threshold >= 0, "threshold must be 0 or more", threshold)
     check(threshold_mode in ("rel", "abs"), "threshold_mode must be 'rel' or 'abs'", threshold_mode)
-    check(mode in ("min", "max"), "mode must be 'min' or 'max'", mode)
+    check(mode in ("auto", "min", "max"), "mode must be 'auto', 'min' or 'max'", mode)
     check(0 <= end <= 1, "end must be from 0 to 1", end)
     return Plateau(factor, patience, threshold, threshold_mode, mode, cooldown, end)

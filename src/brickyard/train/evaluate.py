@@ -94,7 +94,10 @@ class Evaluator:
                 total += float(loss) * len(y)
                 samples += len(y)
                 for metric in self.metrics.values():
-                    metric.update(*self.task.scored(output, y))
+                    if on_model := getattr(metric, "update_on", None):
+                        on_model(model, x, y)
+                    else:
+                        metric.update(*self.task.scored(output, y))
             values = {name: float(metric.compute()) for name, metric in self.metrics.items()}
         return {"loss": total / samples, **values}
 

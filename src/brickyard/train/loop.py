@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 
 from brickyard.clip import joint_norm
 from brickyard.errors import RunError
-from brickyard.regularize import EarlyStopping
+from brickyard.regularize import EarlyStopping, SnapshotEnsemble
+from brickyard.regularize.averaging import Average
 from brickyard.train.closure import NonFinite, Repeatable, needs_closure
 from brickyard.train.data import Batches
 from brickyard.train.evaluate import Evaluator
@@ -46,6 +47,9 @@ class Parts:
         target: turns the batch's targets into the loss's.
         penalties: each takes the model and returns a tensor that is added to the loss.
         constraints: each is called with the model after every step.
+        average: of the weights; once there is one, it is evaluated and kept as the best.
+        snapshots: keeps weights along the way.
+        adversary: called with model, loss, inputs, targets and the loss so far; returns the loss.
         stopping: says when to stop early.
         autocast: context of the forward pass.
         log_every: steps between training rows.
@@ -67,6 +71,9 @@ class Parts:
     target: Callable[[Tensor], Tensor] | None = None
     penalties: Sequence[Callable[[nn.Module], Tensor]] = ()
     constraints: Sequence[Callable[[nn.Module], None]] = ()
+    average: Average | None = None
+    snapshots: SnapshotEnsemble | None = None
+    adversary: Callable[..., Tensor] | None = None
     stopping: EarlyStopping | None = None
     autocast: AbstractContextManager[Any] = field(default_factory=nullcontext)
     log_every: int = 10
@@ -124,8 +131,10 @@ class Loop:
         self.state = state or State()
         self.stop_requested = False
         self.training: dict[str, float] = {}
+        self.raw: dict[str, float] = {}
         self.norm: Tensor | None = None
         self._by_closure = needs_closure(parts.optimizer)
+        self._taken = False
         self.params: list[Tensor] = [p for p in parts.model.parameters() if p.requires_grad]
 
     def run(self) -> str:
@@ -154,8 +163,7 @@ class Loop:
             t0 = now()
             known = seconds["forward"] + seconds["backward"]
             loss = step(window)
-            for constrain in parts.constraints:
-                constrain(parts.model)
+            self._after_step()
             if parts.scheduler is not None:
                 parts.scheduler.step()
             state.window.append(loss)
@@ -170,6 +178,16 @@ class Loop:
                 due = self._next_event()
             mark = now()
         return ""
+
+    def _after_step(self) -> None:
+        """Constrain the new weights, and let averages and snapshots see them."""
+        parts = self.parts
+        for constrain in parts.constraints:
+            constrain(parts.model)
+        if parts.average is not None and self._taken:
+            parts.average.update()
+        if parts.snapshots is not None:
+            parts.snapshots.update()
 
     def _windows(self) -> Iterator[list[Batch]]:
         """Yield the batches of each step, to the end of the epoch."""
@@ -191,8 +209,10 @@ class Loop:
             if parts.curvature is not None:
                 parts.curvature(*window[0])
             parts.optimizer.step()
+            self._taken = not getattr(parts.optimizer, "last_skipped", False)
         else:
             self.state.skipped += 1
+            self._taken = False
         return loss
 
     def _step_by_closure(self, window: list[Batch]) -> Tensor:
@@ -213,8 +233,10 @@ class Loop:
 
         try:
             self.parts.optimizer.step(closure)  # pyright: ignore
+            self._taken = True
         except NonFinite:
             self.state.skipped += 1
+            self._taken = False
         return losses[0]
 
     def _gradients(self, window: list[Batch], count: bool = True) -> Tensor:
@@ -227,7 +249,10 @@ class Loop:
             t0 = now()
             with parts.autocast:
                 output = model(x)
-                loss = parts.loss(output, y if target is None else target(y))
+                wanted = y if target is None else target(y)
+                loss = parts.loss(output, wanted)
+                if parts.adversary is not None:
+                    loss = parts.adversary(model, parts.loss, x, wanted, loss)
                 if samples:
                     loss = loss * (len(y) / samples)
                 if total is None:
@@ -289,16 +314,33 @@ class Loop:
 
     def _evaluate(self, evaluator: Evaluator) -> bool:
         """Evaluate in eval mode, keep the best, and say whether to stop early."""
-        state, start = self.state, now()
         self.training = self.parts.tally.compute() if self.parts.tally is not None else {}
+        average, self.raw = self.parts.average, {}
+        if average is None or not average.ready:
+            return self._judge(evaluator)
+        start = now()
+        self.raw = evaluator.run(self.parts.model)
+        if average.recalibrates:
+            average.recalibrate(x for x, _ in self.parts.train.epoch(self.state.epoch))
+        self.state.seconds["evaluate"] += now() - start
+        with average.applied():  # what listeners keep as the best are the weights that were judged
+            return self._judge(evaluator)
+
+    def _judge(self, evaluator: Evaluator) -> bool:
+        """Evaluate the weights in place, tell everybody, and say whether to stop early."""
+        state, start = self.state, now()
         values = evaluator.run(self.parts.model)
         state.seconds["evaluate"] += now() - start
         value = values[evaluator.monitor]
         best = not state.best or evaluator.better(value, state.best["val"][evaluator.monitor])
         if best:
             state.best = {"step": state.step, "epoch": self.epochs(), "val": values}
+            if self.raw:
+                state.best["raw"] = self.raw
         for listener in self.listeners:
             listener.evaluated(self, values, best)
+        if getattr(self.parts.scheduler, "waits", False):
+            self.parts.scheduler.report(value)
         stopping = self.parts.stopping
         return stopping is not None and stopping.update(values[stopping.monitor])
 

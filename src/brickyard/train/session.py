@@ -25,6 +25,7 @@ from brickyard.train.fit import in_words
 from brickyard.train.loop import PHASES, Loop, State
 from brickyard.train.progress import ProgressLines
 from brickyard.train.recipe import Recipe, Resolved, load, resolve
+from brickyard.train.regularizing import what_they_did
 from brickyard.train.setup import Setup, build_setup
 from brickyard.train.snapshot import capture, restore
 
@@ -37,11 +38,13 @@ class Result:
         run: its folder.
         model: the network with its best weights.
         summary: what ``summary.json`` says.
+        ensemble: of the snapshots along the run, when the recipe asks for one.
     """
 
     run: RunFolder
     model: nn.Module
     summary: dict[str, Any]
+    ensemble: nn.Module | None = None
 
 
 def train(
@@ -162,8 +165,10 @@ class Session:
         if loop.training:
             self.last["train"] = {**self.last.get("train", {}), **loop.training}
             self.writer.row(self.state.step, loop.epochs(), "train", loop.training)
-        self.last["val"] = values
-        self.writer.row(self.state.step, loop.epochs(), "val", values)
+        for split, found in (("raw", loop.raw), ("val", values)):
+            if found:
+                self.last[split] = found
+                self.writer.row(self.state.step, loop.epochs(), split, found)
         self.writer.flush()
         if best:  # kept in memory; written with the next checkpoint
             weights = self.setup.parts.model.state_dict()
@@ -219,10 +224,15 @@ class Session:
     def _finish(self, reason: str, error: str = "") -> Result:
         from brickyard.report import write_report
 
-        model = self.setup.parts.model
+        model, told, ensemble = self.setup.parts.model, [], None
         if not error:
             if reason != "interrupted":
                 self._take_best()
+            told, ensemble = what_they_did(
+                self.setup.regularizers, self.setup.evaluator, model, self.state.best
+            )
+            if ensemble is not None and reason != "interrupted":
+                self._keep_members()
             self.folder.write_evaluation(
                 **self.setup.evaluator.inspect(model),
                 **(
@@ -232,7 +242,7 @@ class Session:
                 ),
             )
         self.writer.close()
-        summary = self._summary(reason, error)
+        summary = {**self._summary(reason, error), "regularizers": told}
         self.folder.write_json(SUMMARY, summary)
         try:
             write_report(self.folder.path)
@@ -240,18 +250,27 @@ class Session:
             self.progress.console.print(
                 f"warning: no report ({problem}); try: brickyard report {self.folder.path}"
             )
-        return Result(self.folder, model, summary)
+        return Result(self.folder, model, summary, ensemble)
 
     def _take_best(self) -> None:
         """End with the best weights, unless early stopping was told to keep the last ones."""
-        stopping = self.setup.parts.stopping
+        stopping, average = self.setup.parts.stopping, self.setup.parts.average
         if stopping is not None and not stopping.restore_best:
+            if average is not None and average.ready:
+                average.keep()
             return
         model = self.setup.parts.model
         if self.best_weights is None and self.state.best:
             self.best_weights = self.checkpoints.load("best")["model"]
         if self.best_weights is not None:
             model.load_state_dict(self.best_weights)
+
+    def _keep_members(self) -> None:
+        """Write the snapshots as a checkpoint of their own: an ensemble to load elsewhere."""
+        snapshots = self.setup.parts.snapshots
+        if snapshots is not None:
+            state = {"format": FORMAT, "of": snapshots.of, **snapshots.state_dict()}
+            self.checkpoints.save({"ensemble": state}, self.state.step)
 
     def _summary(self, reason: str, error: str) -> dict[str, Any]:
         setup, state = self.setup, self.state

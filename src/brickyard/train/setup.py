@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from brickyard import catalog
 from brickyard.augment.manifold import carry
 from brickyard.errors import RecipeError
-from brickyard.regularize import EarlyStopping
 from brickyard.schedules import Length
 from brickyard.train.augmenting import InOrder, augmentation_for
 from brickyard.train.curvature import curvature_for
@@ -27,6 +26,12 @@ from brickyard.train.loop import Parts
 from brickyard.train.make import make, place, target_of
 from brickyard.train.optimization import Built, bind_schedules, build_optimizer
 from brickyard.train.recipe import Recipe, Resolved
+from brickyard.train.regularizing import (
+    Regularizers,
+    build_regularizers,
+    complete_stopping,
+    settle,
+)
 from brickyard.train.tally import Tally
 from brickyard.train.task import Task, task_for
 
@@ -41,6 +46,7 @@ class Setup:
     parts: Parts
     evaluator: Evaluator
     built: Built
+    regularizers: Regularizers
     findings: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -75,23 +81,30 @@ def build_setup(resolved: Resolved) -> Setup:
     epoch = -(-len(train) // recipe.accumulate)
     steps = partial(_steps, epoch=epoch)
     autocast = _autocast(recipe.precision, device)
-    stopping, penalties, constraints = _regularizers(recipe)
+    regularizers = build_regularizers(recipe, model)
     evaluator = _evaluator(recipe, data, task, loss, device, autocast)
-    if stopping is not None:
-        _complete(stopping, evaluator)
+    if regularizers.stopping is not None:
+        complete_stopping(regularizers.stopping, evaluator)
     built = build_optimizer(recipe, model)
     _check_accumulation(recipe)
+    total = steps(recipe.budget)
+    scheduler = bind_schedules(built, total, epoch, evaluator)
+    cycles = [] if scheduler is None else scheduler.restarts(total)
+    settle(regularizers, built.optimizer, model, task, (total, epoch, cycles))
+    tallied = {name: m for name, m in evaluator.metrics.items() if not hasattr(m, "update_on")}
     parts = Parts(
-        model=model, loss=loss, optimizer=built.optimizer, train=train, total=steps(recipe.budget),
+        model=model, loss=loss, optimizer=built.optimizer, train=train, total=total,
         evaluator=evaluator, evaluate_every=steps(recipe.evaluate_every),
-        scheduler=bind_schedules(built, steps(recipe.budget), epoch), clip=_clip(recipe, model),
-        target=task.target, penalties=penalties, constraints=constraints, stopping=stopping,
+        scheduler=scheduler, clip=_clip(recipe, model),
+        target=task.target, penalties=regularizers.penalties, average=regularizers.average,
+        constraints=regularizers.constraints, snapshots=regularizers.snapshots,
+        adversary=regularizers.adversary, stopping=regularizers.stopping,
         autocast=autocast, log_every=recipe.log_every, accumulate=recipe.accumulate,
-        tally=Tally(task, evaluator.metrics) if evaluator.metrics else None,
+        tally=Tally(task, tallied) if tallied else None,
     )  # fmt: skip
     parts.curvature = curvature_for(parts, recipe)
     findings = look_over(recipe, data, parts, device)
-    return Setup(recipe, data, task, parts, evaluator, built, findings)
+    return Setup(recipe, data, task, parts, evaluator, built, regularizers, findings)
 
 
 def pick_device(name: str) -> torch.device:
@@ -204,27 +217,6 @@ def _clip(recipe: Recipe, model: nn.Module) -> Callable[[list[Tensor]], Tensor] 
     return lambda _: clip(named)  # with names, for skip=
 
 
-def _regularizers(recipe: Recipe) -> tuple[EarlyStopping | None, list[Any], list[Any]]:
-    stopping, penalties, constraints = None, [], []
-    for i, one in enumerate(recipe.regularizers):
-        with place(f"regularizers.{i}"):
-            made = make(one, "regularizer")
-            if isinstance(made, EarlyStopping):
-                if stopping is not None:
-                    raise ValueError("early stopping is given twice; keep one")
-                stopping = made
-            elif hasattr(made, "penalty"):
-                penalties.append(made.penalty)
-            elif hasattr(made, "after_step"):
-                constraints.append(made.after_step)
-            else:
-                raise TypeError(
-                    f"{one.label} made a {type(made).__name__}; a regularizer has penalty(model), "
-                    "after_step(model), or is an EarlyStopping"
-                )
-    return stopping, penalties, constraints
-
-
 def _evaluator(
     recipe: Recipe, data: Data, task: Task, loss: Any, device: torch.device, autocast: Any
 ) -> Evaluator:
@@ -249,18 +241,3 @@ def _evaluator(
     val = _batches(recipe, data, device, None, training=False)
     picture = data.facts.get("image")
     return Evaluator(val, loss, task, metrics, monitor, modes[monitor], autocast, picture)
-
-
-def _complete(stopping: EarlyStopping, evaluator: Evaluator) -> None:
-    """Fill in what early stopping left to the run: the metric, and what is good."""
-    stopping.monitor = stopping.monitor or evaluator.monitor
-    known = {"loss", *evaluator.metrics}
-    if stopping.monitor not in known:
-        raise RecipeError(
-            f"regularizers: early_stopping watches {stopping.monitor!r}, which is not measured; "
-            f"there is {', '.join(sorted(known))}"
-        )
-    if stopping.mode == "auto":
-        metric = evaluator.metrics.get(stopping.monitor)
-        good = getattr(metric, "higher_is_better", False)
-        stopping.mode = "max" if good else "min"

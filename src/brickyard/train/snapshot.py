@@ -29,6 +29,8 @@ def capture(setup: Setup, state: State) -> dict[str, Any]:
         "scheduler": None if parts.scheduler is None else parts.scheduler.state_dict(),
         "stopping": None if parts.stopping is None else parts.stopping.state_dict(),
         "tally": None if parts.tally is None else parts.tally.state_dict(),
+        "average": None if parts.average is None else parts.average.state_dict(),
+        "snapshots": None if parts.snapshots is None else parts.snapshots.state_dict(),
         "state": {**vars(state), "window": [float(v) for v in state.window]},
         "rng": {
             "torch": torch.get_rng_state(),
@@ -56,7 +58,7 @@ def restore(setup: Setup, saved: Mapping[str, Any]) -> State:
         raise RunError(
             f"the checkpoint does not fit the recipe's model or optimizer: {error}"
         ) from error
-    for name in ("scheduler", "stopping", "tally"):
+    for name in ("scheduler", "stopping", "tally", "average", "snapshots"):
         part = getattr(parts, name)
         if part is not None:
             part.load_state_dict(saved[name])
