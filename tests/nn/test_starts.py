@@ -130,6 +130,19 @@ def test_lsuv_leaves_modes_and_running_statistics_as_they_were():
         assert torch.equal(a, b)
 
 
+def test_lsuv_scales_layers_that_are_called_by_keyword():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.layer(input=x)
+
+    x = 3 * torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    assert abs(lsuv_(Named(), x)["layer"].after - 1) < 0.05
+
+
 def test_lsuv_tol_and_max_iters():
     model, x = deep(nn.Tanh, 2), torch.randn(512, 64)
     loose = lsuv_(model, x, tol=0.9)

@@ -326,8 +326,9 @@ def test_the_cards_json_holds_picture_and_bad_pairs(run):
     data = json.loads(run("show", "selu", "--json")[1])
     assert data["figure"] == figure("selu")
     assert data["figure"]["panels"][0]["curves"][0]["label"] == "selu"
-    assert {pair["key"] for pair in data["not_with"]} == {"selu_kaiming", "selu_dropout",
-                                                          "selu_norm"}  # fmt: skip
+    assert {pair["key"] for pair in data["not_with"]} == {
+        "selu_kaiming", "selu_torch_start", "selu_dropout", "selu_norm",
+    }  # fmt: skip
     assert json.loads(run("show", "adamw", "--json")[1])["figure"] is None
 
 

@@ -58,6 +58,8 @@ CASES = [
     ("selu_kaiming", mlp(activation="selu"), mlp(**SELU)),
     ("selu_kaiming", mlp(activation="selu", init={"name": "kaiming_uniform_"}),
      mlp(activation="selu", init=None)),
+    ("selu_torch_start", mlp(activation="selu", init=None),
+     mlp(activation="selu", init="lecun_normal_")),
     ("selu_dropout", mlp(**SELU, dropout="dropout"), mlp(**SELU, dropout="alpha_dropout")),
     ("selu_dropout", mlp(**SELU, dropout=DROP), mlp(**SELU, dropout={"name": "dropout", "p": 0})),
     ("selu_norm", mlp(**SELU, normalization="batch_norm"), mlp(**SELU)),
@@ -187,5 +189,7 @@ def test_recipe_check_warns_and_still_says_that_it_is_right(tmp_path, capsys):
 
 
 def test_rules_are_found_by_brick():
-    assert {rule.key for rule in not_with("selu")} == {"selu_kaiming", "selu_dropout", "selu_norm"}
+    assert {rule.key for rule in not_with("selu")} == {
+        "selu_kaiming", "selu_torch_start", "selu_dropout", "selu_norm",
+    }  # fmt: skip
     assert not_with("mse") == []

@@ -87,6 +87,11 @@ def _start_under(made: Made, activations: Collection[str], fits: Callable[[dict]
     return f"{layer.path}, model.init" if layer and start and not fits(start) else ""
 
 
+def _torch_start(made: Made) -> str:
+    layer, model = made.first("selu"), made.part("model")
+    return f"{layer.path}, model.init null" if layer and model.get("init", "") is None else ""
+
+
 def _not_doubled(start: dict[str, Any]) -> bool:
     """Say whether an initializer is no kaiming, or one without the factor 2 for rectifiers."""
     linear = ("linear", "sigmoid", "tanh", "selu")
@@ -217,6 +222,14 @@ RULES: tuple[Rule, ...] = (
         "init: {name: kaiming_normal_, nonlinearity: linear}, which is LeCun's start",
         f"{_SNN}, section 2 and theorem 1",
         lambda made: _start_under(made, ["selu"], _not_doubled),
+    ),
+    Rule(
+        "selu_torch_start", (("selu",), ()),
+        "torch's own start has a third of the variance that SELU's fixed point needs: signals "
+        "shrink layer by layer.",
+        "init: lecun_normal_",
+        f"{_SNN}, section 2 and theorem 1",
+        _torch_start,
     ),
     Rule(
         "selu_dropout", (("selu",), ("dropout",)),

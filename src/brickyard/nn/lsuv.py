@@ -207,7 +207,7 @@ def _scale(
     done: dict[str, int] = {}
 
     def hook(name: str) -> Any:
-        def settle(module: Any, args: Any, y: Tensor) -> Tensor | None:
+        def settle(module: Any, args: Any, kwargs: Any, y: Tensor) -> Tensor | None:
             if name in done:
                 return None
             done[name] = 0
@@ -220,14 +220,15 @@ def _scale(
                         f"(spectral_norm) cannot be scaled, otherwise raise max_iters or tol"
                     )
                 _assign(module, module.weight / value**0.5)
-                y = module.forward(*args)
+                y = module.forward(*args, **kwargs)
                 value = _variance(name, y)
                 done[name] += 1
             return y
 
         return settle
 
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_hook(hook(name), with_kwargs=True)
+               for name, layer in layers.items()]  # fmt: skip
     try:
         _call(model, batch)
     finally:

@@ -140,7 +140,7 @@ def squared_relu(x: Tensor) -> Tensor:
     "stacks and large rates blow up. fp16 without loss scaling.",
     best_for="Feed-forward blocks of pre-norm language models.",
     paper="So et al. 2021, Primer: Searching for Efficient Transformers for Language Modeling, "
-    "arXiv:2109.08668, section 4.1",
+    "arXiv:2109.08668 (Squared ReLU)",
     tune_first="The learning rate; then the spread of the layer before it (initialize does).",
     cost="One comparison and one multiplication a value; backward keeps the rectified input.",
     pairs_with=("layer_norm", "rms_norm"),
@@ -156,7 +156,7 @@ class SquaredReLU(nn.Module):
         tensor([0., 9.])
 
     Reference:
-        So et al. 2021, arXiv:2109.08668, section 4.1.
+        So et al. 2021, arXiv:2109.08668 (Squared ReLU).
     """
 
     def forward(self, x: Tensor) -> Tensor:
