@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from brickyard.catalog import Card, Kind
+    from brickyard.plots import Figure
 
 _JSON = argument("--json", action="store_true", help="print JSON instead")
 
@@ -95,6 +96,11 @@ def _plot(card: Card, file: str, width: int | None) -> None:
         from brickyard.plots.files import write
 
         return print(write(shown, file, *([] if width is None else [width])))
+    return show_figure(shown)
+
+
+def show_figure(shown: Figure) -> None:
+    """Draw a picture in the terminal."""
     from brickyard.plots.terminal import draw
 
     encoding = sys.stdout.encoding or "ascii"

@@ -120,3 +120,45 @@ def show(recipe: str, overrides: list[str]) -> int:
         table.add_row(path, shown or "''", origin, style=style)
     Console(highlight=False).print(table)
     return 0
+
+
+@command(
+    "lr-range", _RECIPE, _OVERRIDES,
+    argument("--low", type=float, default=1e-7, metavar="RATE", help="first rate (1e-7)"),
+    argument("--high", type=float, default=10.0, metavar="RATE", help="last rate (10)"),
+    argument("--steps", type=int, default=100, metavar="N", help="how many rates (100)"),
+    argument("--linear", action="store_true", help="equal differences, not equal factors"),
+    argument("--plot", nargs="?", const="", metavar="FILE",
+             help="loss by rate: here, or as FILE.svg or FILE.png"),
+    argument("--json", action="store_true", help="print JSON instead"),
+)  # fmt: skip
+def lr_range(recipe: str, overrides: list[str], low: float, high: float, steps: int,
+             linear: bool, plot: str | None, json: bool) -> int:  # fmt: skip
+    """Train a recipe for some steps with growing rates, and say which rates look good."""
+    if json and plot == "":
+        raise UserError("--json prints no picture; give --plot a file")
+    if plot and Path(plot).suffix.lower() not in (".svg", ".png"):
+        raise UserError(f"a picture is a file .svg or .png; got {plot!r}")
+    _prepare()
+    from brickyard.train import load
+    from brickyard.train.lr_range import lr_range_of
+
+    try:
+        found = lr_range_of(load(recipe, overrides), low, high, steps,
+                            "linear" if linear else "exponential")  # fmt: skip
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    file = found.plot(plot) if plot else None
+    if json:
+        from json import dumps
+
+        print(dumps(found.to_dict(), indent=1))
+        return 0
+    if plot == "":
+        from brickyard.cli.catalog import show_figure
+
+        show_figure(found.figure())
+    print(found.table())
+    if file is not None:
+        print(file)
+    return 0

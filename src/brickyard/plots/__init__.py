@@ -5,8 +5,9 @@ from __future__ import annotations
 from brickyard.catalog import Card, get
 from brickyard.catalog.figures import figure as stored
 from brickyard.plots.figure import Axis, Curve, Figure, Grid, Panel
+from brickyard.plots.schedules import plot_schedule
 
-__all__ = ["Axis", "Curve", "Figure", "Grid", "Panel", "figure"]
+__all__ = ["Axis", "Curve", "Figure", "Grid", "Panel", "figure", "plot_schedule"]
 
 
 def figure(brick: Card | str) -> Figure:

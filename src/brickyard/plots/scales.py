@@ -19,7 +19,9 @@ def scales(panel: Panel, x_ticks: int = 6, y_ticks: int = 5) -> tuple[Scale, Sca
         y_ticks: about how many labels fit beside.
     """
     low, high = panel.at[0], panel.at[-1]
-    if panel.x.share:
+    if panel.x.log:
+        x = logarithmic(low, high)
+    elif panel.x.share:
         x = linear(low, high, True, x_ticks)
     else:
         x = ordinal(low, high, x_ticks)

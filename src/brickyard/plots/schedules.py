@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from brickyard.catalog import Card
 from brickyard.plots.figure import Axis, Figure, panel
 
-__all__ = ["draw"]
+__all__ = ["draw", "plot_schedule"]
 
 _STEPS, _EPOCH = 200, 10
 #: Options that must be given, or whose default hides what the schedule does.
@@ -71,3 +72,39 @@ def draw(card: Card) -> Figure:
     note = f"A run of {_STEPS} steps{f', with {given}' if given else ''}."
     shown = panel("Factor", Axis("step"), Axis("factor of the rate", low=0.0), at, curves)
     return Figure(card.key, f"{card.key}: factor by step", note, (shown,))
+
+
+def plot_schedule(
+    schedule: Any, total: int, epoch: int | None = None, file: str | Path | None = None
+) -> Figure | Path:
+    """Return the picture of a schedule over a run, or write it to a file and return its path.
+
+    Args:
+        schedule: any schedule, such as ``warmup(500) >> cosine()``.
+        total: steps of the run.
+        epoch: steps of an epoch, for lengths in epochs.
+        file: a name that ends in ``.svg`` or ``.png``.
+
+    Raises:
+        ValueError: ``total`` is no number of steps, or a length needs ``epoch``.
+
+    Example:
+        >>> from brickyard.schedules import cosine, warmup
+        >>> plot_schedule(warmup("10%") >> cosine(), 100).labels
+        ['factor']
+    """
+    if total < 2 or total != int(total):
+        raise ValueError(f"total must be a number of steps from 2; got {total!r}")
+    ready = schedule.resolve(total, epoch)
+    every = max(1, total // 1000)  # an eye sees no more
+    at = [*range(0, total, every)]
+    factors = ready.values(total)[::every]
+    note = f"A run of {total} steps."
+    shown = panel("Factor", Axis("step"), Axis("factor of the base value", low=0.0), at,
+                  [("factor", factors)])  # fmt: skip
+    made = Figure("schedule", repr(schedule), note, (shown,))
+    if file is None:
+        return made
+    from brickyard.plots.files import write
+
+    return write(made, file)
