@@ -18,8 +18,8 @@ from brickyard.catalog import build, shelf
 
 OUTPUTS = {"logits", "values", "log-probabilities", "probabilities", "embeddings", "scores",
            "boxes", "other"}  # fmt: skip
-TARGETS = {"class indices", "class indices or probabilities", "binary", "values", "labels",
-           "boxes", "masks", "tokens", "pairs", "none", "other"}  # fmt: skip
+TARGETS = {"class indices", "class indices or probabilities", "probabilities", "binary", "values",
+           "labels", "boxes", "masks", "tokens", "pairs", "none", "other"}  # fmt: skip
 CARDS = [card for card in shelf("loss") if card.source.startswith("brickyard")]
 KEYS = [card.key for card in CARDS]
 NAMES = sorted(CASES)
