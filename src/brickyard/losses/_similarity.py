@@ -44,8 +44,36 @@ def check_labels(who: str, embeddings: Tensor, labels: Tensor) -> None:
 
 def unit(z: Tensor) -> Tensor:
     """Return rows of length 1; a row of zeros stays, with a finite gradient."""
+    return _Unit.apply(z) if on_host(z) else _plain_unit(z)
+
+
+def _plain_unit(z: Tensor) -> Tensor:
     size = length(z).unsqueeze(-1)
     return z / torch.where(size > 0, size, 1)
+
+
+class _Unit(torch.autograd.Function):
+    """Scale rows to length 1 in as few passes as torch's operations allow.
+
+    Math:
+        y = z/|z|;  dL/dz = (g - y * (g . y)) / |z|
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        size = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+        size = torch.where(size > 0, size, 1)
+        y = z / size
+        ctx.save_for_backward(z, size, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        z, size, y = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return through(_plain_unit, [z], grads)[0]
+        along = (grads[0] * y).sum(-1, keepdim=True)
+        return torch.addcmul(grads[0], y, along, value=-1).div_(size)
 
 
 def length(difference: Tensor) -> Tensor:
@@ -61,26 +89,26 @@ def full_precision(tensor: Tensor) -> torch.autocast:
 
 
 def contrast(
-    rows: Tensor, columns: Tensor, skip: Tensor | None, match: Tensor | None, bound: float
+    rows: Tensor, columns: Tensor, skip: Tensor | None, match: Tensor | None, scale: float
 ) -> Tensor:
-    """Return log sum_j exp(r_i . c_j) - r_i . c_match(i) for each row i.
+    """Return log sum_j exp(s * r_i . c_j) - s * r_i . c_match(i) for each row i.
 
     Args:
-        rows: ``(N, D)``.
-        columns: ``(M, D)``.
+        rows: ``(N, D)``, of length 1 or 0.
+        columns: ``(M, D)``, of length 1 or 0.
         skip: one column per row to leave out (the sample itself), ``(N,)``; None keeps all.
         match: the column of each row's positive, ``(N,)``; None subtracts nothing.
-        bound: no product is larger than this in size.
+        scale: s, the inverse of the temperature.
     """
     if on_host(rows):
-        return _Contrast.apply(rows, columns, skip, match, bound)
-    return _plain_contrast(rows, columns, skip, match)
+        return _Contrast.apply(rows, columns, skip, match, scale)
+    return _plain_contrast(rows, columns, skip, match, scale)
 
 
 def _plain_contrast(
-    rows: Tensor, columns: Tensor, skip: Tensor | None, match: Tensor | None
+    rows: Tensor, columns: Tensor, skip: Tensor | None, match: Tensor | None, scale: float
 ) -> Tensor:
-    products = rows @ columns.T
+    products = scale * (rows @ columns.T)
     if skip is not None:
         products = products.scatter(1, skip.unsqueeze(1), float("-inf"))
     if match is None:
@@ -92,23 +120,23 @@ class _Contrast(torch.autograd.Function):
     """Compute contrastive losses; the exponentials are kept, the products are never copied.
 
     Math:
-        E_ij = exp(r_i . c_j - m_i);  Z_i = sum_j E_ij;  l_i = log Z_i + m_i - r_i . c_k(i)
-        dL/dr_i = g_i * ((E c)_i / Z_i - c_k(i))
-        dL/dc_j = (E^T (g/Z * r))_j - sum_{k(i)=j} g_i*r_i
+        E_ij = exp(s*r_i . c_j - m_i);  Z_i = sum_j E_ij;  l_i = log Z_i + m_i - s*r_i . c_k(i)
+        dL/dr_i = s*g_i * ((E c)_i / Z_i - c_k(i))
+        dL/dc_j = s*(E^T (g/Z * r))_j - s*sum_{k(i)=j} g_i*r_i
     """
 
     @staticmethod
     def forward(
         ctx: Any, rows: Tensor, columns: Tensor, skip: Tensor | None, match: Tensor | None,
-        bound: float,
+        scale: float,
     ) -> Tensor:  # fmt: skip
-        powers = rows @ columns.T
+        powers = torch.addmm(rows.new_zeros(()), rows, columns.T, beta=0, alpha=scale)
         if skip is not None:
             powers.scatter_(1, skip.unsqueeze(1), float("-inf"))
         own = rows.new_zeros(())
         if match is not None:
             own = powers.gather(1, match.unsqueeze(1)).squeeze(1)
-        if bound <= _SAFE_EXPONENT:  # no shift: one pass less
+        if scale <= _SAFE_EXPONENT:  # no shift: one pass less
             total = powers.exp_().sum(1)
             losses = (total * torch.exp(-own)).log()
         else:
@@ -116,7 +144,7 @@ class _Contrast(torch.autograd.Function):
             total = powers.sub_(top).exp_().sum(1)
             losses = total.log() + (top.squeeze(1) - own)
         ctx.save_for_backward(rows, columns, skip, match)
-        ctx.powers, ctx.total = powers, total
+        ctx.powers, ctx.total, ctx.scale = powers, total, scale
         return losses
 
     @staticmethod
@@ -126,14 +154,14 @@ class _Contrast(torch.autograd.Function):
         if torch.is_grad_enabled():
 
             def plain(r: Tensor, c: Tensor) -> Tensor:
-                return _plain_contrast(r, c, skip, match)
+                return _plain_contrast(r, c, skip, match, ctx.scale)
 
             return *through(plain, [rows, columns], [grad]), None, None, None
-        share = (grad / ctx.total).unsqueeze(1)
-        grad = grad.unsqueeze(1)
+        grad = (ctx.scale * grad).unsqueeze(1)
+        share = grad / ctx.total.unsqueeze(1)
         to_rows = to_columns = None
         if ctx.needs_input_grad[0]:
-            to_rows = share * (ctx.powers @ columns)
+            to_rows = (ctx.powers @ columns).mul_(share)
             if match is not None:
                 to_rows.addcmul_(grad, columns[match], value=-1)
         if ctx.needs_input_grad[1]:

@@ -58,10 +58,10 @@ def info_nce_loss(
             return reduce(who, loss, reduction)
         joined, start = _joined(who, gather, query if symmetric else None, positive)
         match = torch.arange(len(query), device=query.device) + start
-        bound = 1 / temperature
-        loss = contrast(query * bound, joined[1], None, match, bound)
+        scale = 1 / temperature
+        loss = contrast(query, joined[1], None, match, scale)
         if symmetric:
-            loss = (loss + contrast(positive * bound, joined[0], None, match, bound)) / 2
+            loss = (loss + contrast(positive, joined[0], None, match, scale)) / 2
     return _reduced(who, loss, None, reduction, gather)
 
 
@@ -107,7 +107,7 @@ def nt_xent_loss(
             first = torch.arange(len(z1), device=z1.device) + start
             skip = torch.cat([first, first + len(joined[0])])
         match = (skip + len(columns) // 2) % len(columns)
-        loss = contrast(views / temperature, columns, skip, match, 1 / temperature)
+        loss = contrast(views, columns, skip, match, 1 / temperature)
     return _reduced(who, loss, None, reduction, gather)
 
 
@@ -134,8 +134,8 @@ def sup_con_loss(
         sums = rows.new_zeros(len(classes), rows.shape[1]).index_add(0, of_column, columns)
         count = torch.bincount(of_column, minlength=len(classes))[of_row] - 1
         match = ((sums[of_row] - rows) * rows).sum(1) / count.clamp_min(1)
-        bound = 1 / temperature
-        loss = contrast(rows * bound, columns, index, None, bound) - match * bound
+        scale = 1 / temperature
+        loss = contrast(rows, columns, index, None, scale) - match * scale
         some = count > 0
         loss = torch.where(some, loss, 0)
     return _reduced(who, loss, some.to(loss.dtype), reduction, gather)
