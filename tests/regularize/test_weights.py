@@ -60,6 +60,18 @@ def test_single_penalties_are_the_ends_of_the_mix():
     assert ElasticNet(0.3, 0.25).penalty(model) == elastic_net(model, 0.3, 0.25)
 
 
+@pytest.mark.parametrize("ratio", [0.0, 0.4, 1.0])
+def test_penalties_differentiate_twice(ratio):
+    a = torch.randn(3, 2, dtype=torch.float64).requires_grad_()
+    b = torch.randn(2, 2, 2, dtype=torch.float64).requires_grad_()
+
+    def penalty(a, b):
+        return elastic_net({"a": a, "b": b}, 0.7, ratio) ** 2
+
+    assert torch.autograd.gradcheck(penalty, (a, b))
+    assert torch.autograd.gradgradcheck(penalty, (a, b))
+
+
 def test_zero_weights_have_finite_gradients():
     layer = nn.Linear(3, 3)
     nn.init.zeros_(layer.weight)

@@ -64,12 +64,35 @@ def elastic_net(
 def _mixed(who: str, model: Named, weight: float, l1_ratio: float, where: Where) -> Tensor:
     _check(who, weight, l1_ratio)
     params = choose(model, where, who)
-    parts = []
-    if l1_ratio > 0:
-        parts.append(weight * l1_ratio * vector_norm(params, 1).sum())
-    if l1_ratio < 1:
-        parts.append(0.5 * weight * (1 - l1_ratio) * vector_norm(params, 2).square().sum())
-    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    return _Sizes.apply(weight * l1_ratio, weight * (1 - l1_ratio), *params)  # pyright: ignore
+
+
+class _Sizes(torch.autograd.Function):
+    """Sum ``a*|w| + b/2*w^2``, with a gradient in one pass where torch's own takes several."""
+
+    @staticmethod
+    def forward(ctx: Any, a: float, b: float, *params: Tensor) -> Tensor:
+        ctx.a, ctx.b = a, b
+        ctx.save_for_backward(*params)
+        found = params[0].new_zeros((), dtype=torch.promote_types(params[0].dtype, torch.float32))
+        if a:
+            found = found + a * vector_norm(params, 1).sum()
+        if b:
+            found = found + 0.5 * b * vector_norm(params, 2).square().sum()
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        params, g = list(ctx.saved_tensors), grads[0]
+        # torch._foreach_mul by a tensor cannot be differentiated again.
+        a, b = ([(g * factor).to(p.device, p.dtype) for p in params] for factor in (ctx.a, ctx.b))
+        if not ctx.a:
+            found = [p * y for p, y in zip(params, b, strict=True)]
+        else:
+            found = [p.sign() * x for p, x in zip(params, a, strict=True)]
+            if ctx.b:
+                found = [torch.addcmul(t, p, y) for t, p, y in zip(found, params, b, strict=True)]
+        return None, None, *found
 
 
 def _check(who: str, weight: Any, l1_ratio: Any = 0.5) -> None:

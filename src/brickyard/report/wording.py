@@ -12,8 +12,8 @@ from brickyard.plots.numbers import MINUS, THIN, count, number, setting, to_floa
 from brickyard.plots.numbers import finite as finite  # for the report's other modules
 
 #: Metrics that are shares of one: written as per cent when their values lie in [0, 1].
-_SHARES = ("acc", "robust_acc", "precision", "recall", "f1", "top", "auroc", "auc", "iou", "dice", "jaccard",
-           "hit", "coverage", "specificity", "sensitivity")  # fmt: skip
+_SHARES = ("acc", "robust_acc", "precision", "recall", "f1", "top", "auroc", "auc", "iou", "dice",
+           "jaccard", "hit", "coverage", "specificity", "sensitivity")  # fmt: skip
 #: Metrics of which more is better; every other one counts as an error.
 _MORE_IS_BETTER = (*_SHARES, "r2", "r_2", "score", "correlation", "pearson", "spearman", "kappa",
                    "psnr", "ssim", "matthews", "mcc", "bleu", "reward", "return", "samples_per",
