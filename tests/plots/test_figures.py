@@ -24,8 +24,7 @@ from brickyard.plots.figure import panel
 
 DRAWN = [card.key for card in shelf() if card.kind in make.KINDS]
 #: Bricks that no picture in one dimension describes; every other one has one.
-WITHOUT = {"perceptual", "constant_", "ones_", "zeros_", "prior_bias_", "maxout", "swiglu", "geglu",
-           "reduce_on_plateau"}  # fmt: skip
+WITHOUT = {"perceptual", "constant_", "ones_", "zeros_", "prior_bias_", "reduce_on_plateau"}
 NS = "{http://www.w3.org/2000/svg}"
 
 

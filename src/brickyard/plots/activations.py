@@ -37,11 +37,13 @@ def draw(card: Card) -> Figure:
          _layer(card, {name: v} if name else {})) for v in values
     ]  # fmt: skip
     layer = made[0][1]
-    if any(p.ndim > 1 for p in layer.parameters()):
-        return Figure(card.key, reason=(
-            f"{card.key} mixes its inputs by weights that it learns, so no curve of one input "
-            "describes it"))  # fmt: skip
     x_title, note = "input x", "Derivative by automatic differentiation."
+    if any(p.ndim > 1 for p in layer.parameters()):
+        made, chosen = _by_hand(card, layer)
+        note = f"It learns its weights; here {chosen}. {note}"
+        return Figure(
+            card.key, f"{card.key}: function and derivative", note, _panels(x_title, made)
+        )
     if isinstance(layer, nn.Softmax):
         made = [(f"{n} classes", _against(layer, n - 1)) for n in (2, 10)]
         x_title = "logit x of the class, all others at 0"
@@ -63,6 +65,27 @@ def _layer(card: Card, options: dict[str, Any]) -> nn.Module:
     if card.key == "softmax":
         options = {"dim": 1}
     return target(**sizes, **options).double().eval()
+
+
+def _by_hand(
+    card: Card, layer: nn.Module
+) -> tuple[list[tuple[str, Callable[[Tensor], Tensor]]], str]:
+    """Return layers of one input with weights set by hand, and what they were set to."""
+    usual = getattr(layer, "pieces", None)
+    if usual is None:
+        with torch.no_grad():
+            for p in layer.parameters():
+                p.fill_(1 / p.shape[1] if p.ndim > 1 else 0.0)
+        return [(card.key, layer)], "each averages its inputs, without biases"
+    made: list[tuple[str, Callable[[Tensor], Tensor]]] = []
+    for pieces in (2, 4):
+        one = _layer(card, {"pieces": pieces})
+        slopes = torch.linspace(-2, 2, pieces, dtype=torch.float64)
+        with torch.no_grad():
+            for p in one.parameters():
+                p.copy_(slopes[:, None] if p.ndim > 1 else -slopes.square())
+        made.append((f"pieces = {pieces}{' (default)' * (pieces == usual)}", one))
+    return made, "its lines touch the parabola x*x/4"
 
 
 def _against(layer: nn.Module, others: int) -> Callable[[Tensor], Tensor]:
