@@ -92,8 +92,8 @@ def _weights(f: Facts, row: Mapping[str, Any], place: int) -> dict[str, Any] | N
         return None
     at, units = finite(row.get("at_bound")) or 0.0, finite(row.get("units")) or 0.0
     told = (
-        f"{percent(at)} of {count(units)} units are at the bound of {number(bound)}; the largest "
-        f"norm is {number(finite(row.get('largest')) or 0.0)}."
+        f"{percent(at)} of {count(units)} units are within 1 % of the bound of {number(bound)}; "
+        f"the largest norm is {number(finite(row.get('largest')) or 0.0)}."
     )
     return {"told": told, "figure": _norms(counts, finite(row.get("top")) or bound, bound, told,
                                            f"norms{place}")}  # fmt: skip
