@@ -133,13 +133,16 @@ def _groups(
     named = [values for values in groups.overrides.values() if "weight_decay" in values]
     if not decays and (groups.no_decay != "auto" or named):
         raise RecipeError(f"groups: {label} has no weight_decay, so there is nothing to leave out")
+    rate = None if groups.layer_decay is None else options.get("lr")
+    if isinstance(rate, int | float) and not rate >= 0:  # said of the optimizer, where it stands
+        raise ValueError(f"lr must be 0 or more; got {rate!r}")
     with place("groups"):
         made = param_groups(
             model,
             weight_decay=options["weight_decay"] if decays else 0.0,
             no_decay=groups.no_decay if decays else "none",
             layer_decay=groups.layer_decay,
-            lr=None if groups.layer_decay is None else options.get("lr"),
+            lr=rate,
             overrides=groups.overrides,
         )
     for group in made if not decays else ():
