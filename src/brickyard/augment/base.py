@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "Transform", "beta", "check_amount", "check_floats", "check_mode", "check_probability",
-    "chosen", "image_shape", "integers", "like_layout", "mask_of", "uniform", "whole",
+    "Transform", "check_amount", "check_floats", "check_mode", "check_probability",
+    "chosen", "image_shape", "integers", "like_layout", "mask_of", "seeded", "uniform", "whole",
 ]  # fmt: skip
 
 
@@ -135,15 +135,15 @@ def chosen(p: float, n: int, like: Tensor, generator: torch.Generator | None) ->
     return uniform(n, like, generator) < p
 
 
-def beta(alpha: float, n: int, generator: torch.Generator | None) -> Tensor:
-    """Return ``n`` float32 draws from Beta(alpha, alpha), on the CPU.
+def seeded(generator: torch.Generator | None) -> np.random.Generator:
+    """Return a generator of NumPy's, seeded by one draw from torch's.
 
-    torch's own Beta draws from the default generator alone, so that it could not be resumed.
+    torch's own Beta draws from the default generator alone, so that it could not be resumed; and
+    a few numbers a batch are drawn faster here.
     """
     device = generator.device if generator is not None else "cpu"
     seed = int(torch.randint(2**62, (), generator=generator, device=device))
-    draws = np.random.Generator(np.random.PCG64(seed)).beta(alpha, alpha, n)
-    return torch.from_numpy(draws.astype(np.float32))
+    return np.random.Generator(np.random.PCG64(seed))
 
 
 def like_layout(out: Tensor, x: Tensor) -> Tensor:

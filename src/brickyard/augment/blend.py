@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,8 +109,8 @@ def cutmix(
         x: images, shape (N, C, H, W).
         y: targets: labels are blended by the area that is left of each image, and masks
             ``(N, H, W)`` or ``(N, K, H, W)`` are pasted like the images. None stays None.
-        boxes: top, bottom, left, right in pixels of each image, whole numbers of shape (N, 4);
-            an empty box pastes nothing.
+        boxes: top, bottom, left, right in pixels of each image, whole numbers of shape (N, 4), or
+            (1, 4) for one box in all; an empty box pastes nothing.
         shift: distance to the partner; 0 pastes nothing.
         classes: number of classes, for targets that are indices.
         targets: ``"soft"`` blends labels, ``"pairs"`` returns both with the weights.
@@ -129,8 +130,9 @@ def cutmix(
     if mask is not None:
         planes = mask if mask.ndim == 4 else mask[:, None]
         return out, _paste(planes, boxes, shift).view_as(mask)
-    area = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
-    weight = (1 - area.double() / (h * w)).float().to(x.device)
+    top, bottom, left, right = boxes.cpu().numpy().T
+    left_over = 1 - (bottom - top) * (right - left) / (h * w)
+    weight = torch.from_numpy(left_over.astype(np.float32)).to(x.device).expand(len(x))
     return out, mixed_targets(y, weight, shift, classes, targets)
 
 
@@ -157,7 +159,9 @@ def blend_targets(y: Tensor, weight: Tensor, shift: int, classes: int | None = N
                 f"class indices ({y.dtype}) are blended into probabilities, which needs the number "
                 "of classes: give classes= (1 for a single yes/no logit)"
             )
-        y = y.float() if classes == 1 else _one_hot(y, classes)
+        if classes > 1:
+            return _spread(y.long(), weight.float().to(y.device), shift, classes)
+        y = y.float()
     return _blend(y, weight.to(y), shift)
 
 
@@ -171,18 +175,24 @@ def mixed_targets(
     return blend_targets(y, weight, shift, classes)
 
 
-def _one_hot(y: Tensor, classes: int) -> Tensor:
+def _spread(y: Tensor, weight: Tensor, shift: int, classes: int) -> Tensor:
     """Return float32 (N, classes, *) for indices (N, *); -100 gives zeros."""
-    y = y.long()
-    ignored = y == _IGNORED
-    wrong = ((y < 0) | (y >= classes)) & ~ignored
-    if bool(wrong.any()):
-        raise ValueError(
-            f"class indices must lie in [0, {classes}), or be {_IGNORED} to be ignored; got "
-            f"{int(y[wrong][0])}"
-        )
     out = torch.zeros((len(y), classes, *y.shape[1:]), device=y.device)
-    return out.scatter_(1, y.clamp_min(0)[:, None], (~ignored).float()[:, None])
+    if not y.numel():
+        return out
+    own = weight.view(-1, *(1,) * y.ndim).expand(-1, 1, *y.shape[1:])
+    partner, rest = y.roll(shift, 0), 1 - own
+    low, high = y.aminmax()
+    if low < 0 or high >= classes:
+        wrong = ((y < 0) | (y >= classes)) & (y != _IGNORED)
+        if bool(wrong.any()):
+            raise ValueError(
+                f"class indices must lie in [0, {classes}), or be {_IGNORED} to be ignored; got "
+                f"{int(y[wrong][0])}"
+            )
+        own, rest = (t * (i >= 0)[:, None] for t, i in ((own, y), (rest, partner)))
+        y, partner = y.clamp_min(0), partner.clamp_min(0)
+    return out.scatter_(1, y[:, None], own).scatter_add_(1, partner[:, None], rest)
 
 
 def _blend(x: Tensor, weight: Tensor, shift: int) -> Tensor:
@@ -206,16 +216,25 @@ def _paste(x: Tensor, boxes: Tensor, shift: int) -> Tensor:
     if n == 0 or shift % n == 0:
         return x
     if x.device.type == "cpu" and not x.requires_grad:
-        # A copy and n small writes; NumPy makes each of them in a microsecond.
-        raw = _RAW[x.element_size()]
-        out = x.clone()
-        to, of = out.view(raw).numpy(), x.view(raw).numpy()
-        for i, (top, bottom, left, right) in enumerate(boxes.tolist()):
-            to[i, :, top:bottom, left:right] = of[i - shift % n, :, top:bottom, left:right]
-        return out
-    top, bottom, left, right = boxes.to(x.device).view(n, 4, 1).unbind(1)
+        return _paste_here(x, boxes.tolist(), shift % n)
+    top, bottom, left, right = boxes.to(x.device).expand(n, 4)[..., None].unbind(1)
     rows, columns = torch.arange(h, device=x.device), torch.arange(w, device=x.device)
     inside = ((rows >= top) & (rows < bottom))[:, None, :, None] & (
         (columns >= left) & (columns < right)
     )[:, None, None, :]
     return torch.where(inside, x.roll(shift, 0), x)
+
+
+def _paste_here(x: Tensor, boxes: list[list[int]], s: int) -> Tensor:
+    """Return a copy with the boxes written in."""
+    raw, out = _RAW[x.element_size()], x.clone()
+    # NumPy writes a box in microseconds, where torch wakes its threads for each.
+    to, of = out.view(raw).numpy(), x.view(raw).numpy()
+    if len(boxes) == 1:  # for the whole batch
+        top, bottom, left, right = boxes[0]
+        to[s:, :, top:bottom, left:right] = of[:-s, :, top:bottom, left:right]
+        to[:s, :, top:bottom, left:right] = of[-s:, :, top:bottom, left:right]
+    else:
+        for i, (top, bottom, left, right) in enumerate(boxes):
+            to[i, :, top:bottom, left:right] = of[i - s, :, top:bottom, left:right]
+    return out

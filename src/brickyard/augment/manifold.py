@@ -8,10 +8,11 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brickyard.augment.base import integers
+from brickyard.augment.base import seeded
 from brickyard.augment.blend import mixed_targets, mixup
 from brickyard.augment.mix import Mixing
 from brickyard.catalog import brick
@@ -148,9 +149,10 @@ class ManifoldMixup(Mixing):
         """
         if not self.found:
             raise ValueError("ManifoldMixup mixes inside of a model; call attach(model) first")
-        weight, shift = self._draw(x, generator)
-        choice = int(integers(len(self.found), 1, torch.empty(0), generator))
-        layer = self.found[choice]
+        rng = seeded(generator)
+        share, shift = self._draw(len(x), rng)
+        weight = torch.from_numpy(share.astype(np.float32)).expand(len(x))
+        layer = self.found[int(rng.integers(len(self.found)))]
         if layer == "input":
             return mixup(x, y, weight, shift, self.classes, self.targets)
         marked = x.view_as(x)  # the note stands on this tensor, not on the caller's

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from brickyard.augment.base import (
     Transform,
-    beta,
     check_mode,
     check_probability,
-    chosen,
     image_shape,
-    integers,
-    uniform,
+    seeded,
 )
 from brickyard.augment.blend import cutmix, mixup
 from brickyard.catalog import brick
@@ -46,15 +44,14 @@ class Mixing(Transform):
         self.targets: Any = check_mode("targets", targets, ("soft", "pairs"))
         self.classes = classes
 
-    def _draw(self, x: Tensor, generator: torch.Generator | None) -> tuple[Tensor, int]:
-        """Return each sample's own share, on the CPU, and the distance to the partners."""
-        n = len(x)
+    def _draw(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """Return each sample's own share, or that of all, and the distance to the partners."""
         count = n if self.per == "sample" else 1
-        like = torch.empty(0)
-        mixed = chosen(self.p, count, like, generator)
-        own = beta(self.alpha, count, generator) if self.alpha > 0 else torch.ones(count)
-        shift = 1 + int(integers(n - 1, 1, like, generator)) if n > 1 else 0
-        return torch.where(mixed, own, 1.0).expand(n), shift
+        own = rng.beta(self.alpha, self.alpha, count) if self.alpha > 0 else np.ones(count)
+        if self.p < 1:
+            own = np.where(rng.random(count) < self.p, own, 1.0)
+        shift = int(rng.integers(1, n)) if n > 1 else 0
+        return own, shift
 
 
 @brick(
@@ -124,8 +121,9 @@ class Mixup(Mixing):
             y: targets, as in :func:`blend_targets`.
             generator: source of all randomness; torch's default generator when None.
         """
-        weight, shift = self._draw(x, generator)
-        return mixup(x, y, weight, shift, self.classes, self.targets)
+        weight, shift = self._draw(len(x), seeded(generator))
+        share = torch.from_numpy(weight.astype(np.float32)).expand(len(x))
+        return mixup(x, y, share, shift, self.classes, self.targets)
 
 
 @brick(
@@ -187,17 +185,16 @@ class CutMix(Mixing):
             generator: source of all randomness; torch's default generator when None.
         """
         n, _, h, w = image_shape(x, "CutMix")
-        weight, shift = self._draw(x, generator)
-        side = (1 - weight).clamp_min(0).sqrt()
-        count = n if self.per == "sample" else 1
-        places = uniform((2, count), torch.empty(0), generator).expand(2, n)
-        boxes = torch.cat([_interval(places[0], side, h), _interval(places[1], side, w)], 1)
-        return cutmix(x, y, boxes, shift, self.classes, self.targets)
+        rng = seeded(generator)
+        weight, shift = self._draw(n, rng)
+        side = np.sqrt(1 - weight)
+        places = rng.random((2, len(weight)))
+        boxes = np.stack([*_interval(places[0], side, h), *_interval(places[1], side, w)], 1)
+        return cutmix(x, y, torch.from_numpy(boxes), shift, self.classes, self.targets)
 
 
-def _interval(place: Tensor, share: Tensor, length: int) -> Tensor:
+def _interval(place: np.ndarray, share: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Return begin and end, in whole pixels, of intervals around random centres."""
-    centre, size = (place * length).long(), (share * length).long()
-    begin = (centre - size // 2).clamp(0, length)
-    end = (centre - size // 2 + size).clamp(0, length)
-    return torch.stack([begin, end], 1)
+    centre, size = (place * length).astype(np.int64), (share * length).astype(np.int64)
+    begin = centre - size // 2
+    return begin.clip(0, length), (begin + size).clip(0, length)
