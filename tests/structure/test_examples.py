@@ -11,13 +11,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 #: Seeds that a test runs; the results in the files' headers are of three or five.
-SEEDS = {"losses_imbalance": 2}
+SEEDS = {"losses_imbalance": 2, "regularizers_calibration": 2}
+#: Beginnings of the names of examples that take a number of seeds.
+SEEDED = ("losses_", "regularizers_", "schedules_")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_example_runs(path, tmp_path):
     """Examples end with an error when they miss what they promise."""
-    seeds = [str(SEEDS.get(path.stem, 1))] if path.stem.startswith("losses_") else []
+    seeds = [str(SEEDS.get(path.stem, 1))] if path.stem.startswith(SEEDED) else []
     threads = {"OMP_NUM_THREADS": "1"} if "PYTEST_XDIST_WORKER" in os.environ else {}
     done = subprocess.run(
         [sys.executable, "-W", "error::FutureWarning", str(path), *seeds], cwd=tmp_path,
