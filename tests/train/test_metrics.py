@@ -201,6 +201,8 @@ def test_wrong_options_are_errors(make, says):
 
 @pytest.mark.parametrize("card", shelf("metrics"), ids=lambda card: card.key)
 def test_every_card_makes_a_metric(card):
+    if hasattr(card.load(), "update_on"):
+        pytest.skip("it needs the model; tests/regularize has its tests")
     metric = card.load()(outputs=4)
     preds, target = torch.randn(20, 4), torch.randint(4, (20,))
     if card.facts["task"] == "regression":

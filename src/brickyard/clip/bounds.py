@@ -26,7 +26,8 @@ Skip = str | Sequence[str]
     "clipping", "clip_by_global_norm", aliases=("clip_grad_norm", "global_norm"),
     public="brickyard.clip",
     summary="Scales all gradients together so that their joint norm stays below a bound.",
-    use_when="As insurance: recurrent nets, transformers, high rates. 1.0 is the usual bound.",
+    use_when="Gradients explode or the loss spikes, diverges or goes to NaN; as insurance in "
+    "recurrent nets, transformers, at high rates. 1.0 is the usual bound.",
     avoid_when="A single layer is the offender: then adaptive or per-layer clipping keeps the "
     "others at full size. With a bound that is active at every step it is a second learning rate.",
     best_for="Recurrent networks and transformers.",
