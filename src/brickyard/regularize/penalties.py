@@ -150,8 +150,8 @@ class _Penalty:
     "that follows.",
     avoid_when="You want small weights rather than few: decay. Exact zeros: gradient steps only "
     "come near them; cut off what is small afterwards.",
-    best_for="Feature selection and sparse weights: linear models, first layers on tables of sparse "
-    "features or many idle columns.",
+    best_for="Feature selection and sparse weights: linear models, first layers on tables of "
+    "sparse features or many idle columns.",
     paper="Tibshirani 1996, Regression Shrinkage and Selection via the Lasso.",
     tune_first="weight: from 1e-6 up by factors of 3, watching the share of weights near zero.",
     cost="One pass over the weights in the forward pass and one in the backward pass.",
