@@ -98,12 +98,26 @@ class NAG(Optimizer):
                 momentum = number(group["momentum"], self.steps)
                 for p in group["params"]:
                     row = self.state.get(p, {})
-                    if "momentum_buffer" in row:
-                        kept.append((p, p.detach().clone()))
-                        p.copy_(row.get("master", p) - momentum * row["momentum_buffer"])
+                    if "momentum_buffer" not in row:
+                        continue
+                    kept.append((p, self._room(p).copy_(p)))
+                    if "master" in row:
+                        p.copy_(row["master"] - momentum * row["momentum_buffer"])
+                    else:
+                        p.add_(row["momentum_buffer"], alpha=-momentum)
         try:
             return closure()
         finally:
             with torch.no_grad():
                 for p, old in kept:
                     p.copy_(old)
+
+    def _room(self, p: torch.Tensor) -> torch.Tensor:
+        """Return memory for a parameter's weights, the same in every step: new pages are slow."""
+        rooms = self.__dict__.setdefault("_rooms", {})
+        found = rooms.get(p)
+        if found is None or found.shape != p.shape or (found.dtype, found.device) != (
+            p.dtype, p.device
+        ):  # fmt: skip
+            found = rooms[p] = torch.empty_like(p)
+        return found
