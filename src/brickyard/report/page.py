@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +31,32 @@ _SEVERITIES = {"error": "bad", "warning": "warn", "info": "none"}
 
 def render(template: str, **values: Any) -> str:
     """Return a page: styles and script inside, nothing loaded, no other script allowed to run."""
+    script = (_HERE / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = (
+        _environment()
+        .get_template(template)
+        .render(
+            style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+            script=Markup(script),
+            script_hash=digest,
+            version=__version__,
+            **values,
+        )
+    )
+    return page.strip() + "\n"
+
+
+@cache
+def _environment() -> Environment:
+    """Return the templates, compiled once a process: that takes longer than filling them in."""
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["glue"] = lambda text: re.sub(r"\b(epoch|step) (?=\d)", "\\1\u00a0", text)
-    script = (_HERE / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = environment.get_template(template).render(
-        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hash=digest,
-        version=__version__,
-        **values,
-    )
-    return page.strip() + "\n"
+    return environment
 
 
 def run_page(f: Facts) -> str:

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def describe_environment(root: Path) -> dict[str, Any]:
         "brickyard": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "packages": _versions(),
+        "packages": dict(_versions()),
         "system": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -42,6 +43,7 @@ def describe_environment(root: Path) -> dict[str, Any]:
     }
 
 
+@cache
 def _versions() -> dict[str, str]:
     found = {}
     for name in _PACKAGES:
@@ -52,6 +54,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
+@cache
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
