@@ -1,0 +1,1 @@
+"""What is recorded while a script trains; nothing is judged here."""

@@ -1,0 +1,156 @@
+"""Run somebody's script as itself, watched, and report at its end.
+
+The script gets its own ``sys.argv``, ``sys.path[0]``, ``__main__`` module and working folder; torch
+is imported when the script imports it, so that what it sets before (threads, devices) counts. The
+exit code is the script's; a traceback shows the user's frames only. The report goes to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import CodeType, ModuleType
+from typing import Any
+
+from brickyard.doctor.finding import Report
+from brickyard.doctor.session import Session
+
+STRICT_CODE = 3
+
+
+def run_script(
+    script: str, arguments: Sequence[str], *, json: str | None = None, html: str | None = None,
+    steps: int | None = None, strict: bool = False,
+) -> int:  # fmt: skip
+    """Run a script watched and return the exit code: its own, or 3 for an error when strict.
+
+    Args:
+        script: path of the script.
+        arguments: what it finds in ``sys.argv[1:]``.
+        json: file for the report as JSON.
+        html: file for the report as a page.
+        steps: stop watching after so many optimizer steps and report then.
+        strict: return 3 when there is a finding of severity error.
+    """
+    said: list[Report] = []
+
+    def tell(report: Report) -> None:
+        """Print and write a report; once, unless a later one knows more."""
+        report.script = script
+        _print(report)
+        for path, text in ((json, report.to_json), (html, report.to_html)):
+            if path:
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(text())
+        said.append(report)
+
+    session = Session(steps=steps, on_limit=tell)
+    session.open()
+    code = 1
+    try:
+        with _as_main(script, arguments) as module:
+            code = _execute(script, module)
+    finally:
+        report = session.close()
+        report.exit_code = code
+        if said and session.limited:  # the script ran on: only its exit code is news
+            said[-1].exit_code = code
+            report = said[-1]
+            if json:
+                with open(json, "w", encoding="utf-8") as file:
+                    file.write(report.to_json())
+        else:
+            tell(report)
+    return STRICT_CODE if strict and report.worst() == "error" else code
+
+
+def _execute(script: str, module: ModuleType) -> int:
+    """Run the code in the module and return the exit code that python would give."""
+    try:
+        with _terminating():
+            exec(_compile(script), module.__dict__)
+    except SystemExit as stop:
+        if stop.code is None or isinstance(stop.code, int):
+            return stop.code or 0
+        print(stop.code, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        _show(error)
+        return 130
+    except BaseException as error:
+        _show(error)
+        return 1
+    return 0
+
+
+def _compile(script: str) -> CodeType:
+    with open(script, "rb") as file:
+        return compile(file.read(), script, "exec", dont_inherit=True)
+
+
+@contextmanager
+def _as_main(script: str, arguments: Sequence[str]) -> Iterator[ModuleType]:
+    """Make a module ``__main__`` for the script, as python does, and put all back after."""
+    module = ModuleType("__main__")
+    values: dict[str, Any] = {
+        "__file__": script, "__cached__": None, "__builtins__": __builtins__, "__spec__": None,
+    }  # fmt: skip
+    module.__dict__.update(values)
+    before = sys.modules.get("__main__"), sys.argv, list(sys.path)
+    sys.modules["__main__"] = module
+    sys.argv = [script, *arguments]
+    folder = os.path.dirname(os.path.realpath(script))
+    sys.path[:] = [folder, *(p for p in sys.path[1:] if p != folder)]
+    try:
+        yield module
+    finally:
+        if before[0] is not None:
+            sys.modules["__main__"] = before[0]
+        sys.argv = before[1]
+        sys.path[:] = before[2]
+        with suppress(Exception):
+            sys.stdout.flush()
+
+
+@contextmanager
+def _terminating() -> Iterator[None]:
+    """Let SIGTERM end the script by an exception, so that a report is written."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        own = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if own:
+            signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread
+        own = False
+    try:
+        yield
+    finally:
+        if own and signal.getsignal(signal.SIGTERM) is stop:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _show(error: BaseException) -> None:
+    """Print the traceback without our own frames."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    sys.stdout.flush()
+    if sys.excepthook is not sys.__excepthook__:
+        sys.excepthook(type(error), error, trace)
+    else:
+        traceback.print_exception(type(error), error, trace)
+
+
+def _print(report: Report) -> None:
+    from brickyard.doctor.terminal import show
+
+    with suppress(Exception):
+        sys.stdout.flush()
+    show(report, sys.stderr)

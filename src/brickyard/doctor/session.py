@@ -1,0 +1,70 @@
+"""One watched run from beginning to end: starts the watcher with torch, judges, merges children."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from brickyard.doctor.finding import Report
+from brickyard.doctor.imports import when_imported
+
+if TYPE_CHECKING:
+    from brickyard.doctor.observe.watcher import Watcher
+
+
+class Session:
+    """Watch whatever trains between :meth:`open` and :meth:`close`.
+
+    Args:
+        steps: stop watching after so many optimizer steps; None watches to the end.
+        on_limit: gets the report when that limit is reached.
+    """
+
+    def __init__(
+        self, steps: int | None = None, on_limit: Callable[[Report], None] | None = None
+    ) -> None:
+        self.steps = steps
+        self.on_limit = on_limit
+        self.limited = False
+        self.watcher: Watcher | None = None
+        self._begun = 0.0
+        self._undo: Callable[[], None] | None = None
+
+    def open(self) -> None:
+        """Begin: at once when torch is imported, otherwise as soon as it is."""
+        self._begun = perf_counter()
+        if "torch" in sys.modules:
+            self._start()
+        else:
+            self._undo = when_imported("torch", self._start)
+
+    def _start(self) -> None:
+        from brickyard.doctor.observe.watcher import Watcher
+
+        self.watcher = Watcher(limit=self.steps, on_limit=self._reached)
+        self.watcher.start()
+
+    def _reached(self) -> None:
+        """Stop watching at the limit of steps and hand out the report."""
+        self.limited = True
+        report = self.report()
+        if self.on_limit is not None:
+            self.on_limit(report)
+
+    def close(self) -> Report:
+        """End: undo everything and return the report."""
+        if self._undo is not None:
+            self._undo()
+            self._undo = None
+        if self.watcher is not None:
+            self.watcher.stop()
+        return self.report()
+
+    def report(self) -> Report:
+        """Return what is known so far."""
+        seconds = perf_counter() - self._begun
+        if self.watcher is None:
+            return Report(seconds=seconds)
+        return self.watcher.report(seconds)
