@@ -1,52 +1,112 @@
 """Write checkpoints that a kill cannot damage, and read them with their checksums verified.
 
-``manifest.json`` names the files of ``last`` and ``best`` with their SHA-256. A checkpoint is
-written under a new name and flushed; then the manifest is replaced in one step; only then are the
-files removed that no manifest names. Whenever the process dies, the manifest names whole files.
+``manifest.json`` names the files by role with their SHA-256. A checkpoint is written under a new
+name and flushed; then the manifest is replaced in one step; only then are the files removed that
+no manifest names. Whenever the process dies, the manifest names whole files.
+
+===============  ==================================================================================
+``last``         the newest resume point: everything that decides the next step
+``previous``     the one before it, then ``previous-2`` and so on: as many as ``keep.last`` says
+``step-N``       resume points that stay for good, at the distance that ``keep.every`` says
+``best``         weights of the best evaluation, then ``best-2`` and so on, by the metric's value
+``ensemble``     weights of all members, of recipes that make an ensemble of snapshots
+===============  ==================================================================================
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from brickyard.errors import RunError
 from brickyard.runs import atomic_write
+from brickyard.train.manifest import (
+    FORMAT,
+    Entries,
+    Entry,
+    ManifestDamaged,
+    best_role,
+    checksum,
+    is_ours,
+    last_role,
+    line,
+    milestones,
+    read_manifest,
+    rebuild,
+    replaced,
+    step_role,
+    without,
+    worth,
+    write_manifest,
+)
 
-MANIFEST = "manifest.json"
-FORMAT = 1
-
-
-class _Hashing:
-    """Pass bytes on to a file and hash them on the way."""
-
-    def __init__(self, file: IO[bytes]):
-        self._file = file
-        self.digest = hashlib.sha256()
-
-    def write(self, data: Any) -> int:
-        self.digest.update(data)
-        return self._file.write(data)
-
-    def flush(self) -> None:
-        self._file.flush()
+__all__ = ["FORMAT", "Checkpoints", "Entry", "Retention", "Scored"]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Describe one checkpoint file."""
+class Retention:
+    """Say how many checkpoints stay.
 
-    file: str
+    Args:
+        last: resume points; with 2 or more there is one to go on from when the newest is damaged.
+        best: weights of the best evaluations.
+        every: steps between resume points that are never removed; 0 for none.
+        mode: ``"min"`` or ``"max"``: what is good for the metric of the best ones.
+    """
+
+    last: int = 2
+    best: int = 1
+    every: int = 0
+    mode: str = "min"
+
+
+@dataclass
+class Scored:
+    """Hold weights that may be among the best.
+
+    Args:
+        step: after which they were evaluated.
+        metric: its name.
+        value: what it was.
+        state: what to write; may be filled in once it is known that they rank.
+    """
+
     step: int
-    sha256: str
-    bytes: int
+    metric: str
+    value: float
+    state: dict[str, Any] | None = None
+
+
+class _Hashing:
+    """Pass bytes on to a file, hash them on the way, and remember what went wrong."""
+
+    def __init__(self, file: Any):
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.size = 0
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.error is not None:  # torch writes on after an error, to close its archive
+            raise self.error
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.digest.update(data)
+        self.size += memoryview(data).nbytes
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 class Checkpoints:
@@ -54,72 +114,119 @@ class Checkpoints:
 
     Args:
         folder: where they are.
+        retention: how many stay.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, retention: Retention | None = None):
         self.folder = folder
+        self.retention = retention or Retention()
+        #: Files that could not be read; the next save takes them out of the manifest.
+        self.unreadable: set[str] = set()
 
-    def entries(self) -> dict[str, Entry]:
-        """Return what the manifest names, by role (``last``, ``best``, ``previous``).
+    def entries(self) -> Entries:
+        """Return what the manifest names, by role.
 
         Raises:
             RunError: the manifest cannot be read.
         """
-        path = self.folder / MANIFEST
-        if not path.exists():
-            return {}
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
-                raise RunError(
-                    f"{path} has format {content['format']}; this version reads {FORMAT}"
-                )
-            return {role: Entry(**entry) for role, entry in content["entries"].items()}
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise RunError(f"{path} is damaged ({error}); the run cannot be resumed") from None
+        return read_manifest(self.folder)
 
-    def save(self, states: dict[str, dict[str, Any]], step: int) -> None:
-        """Write checkpoints for some roles at once; the others stay.
+    def _known(self) -> tuple[Entries, str]:
+        """Return the manifest's entries, or those found without it and a sentence on that."""
+        try:
+            entries, why = self.entries(), ""
+        except ManifestDamaged as error:
+            entries, why = {}, str(error)
+        if entries:
+            return entries, ""
+        found, bad = rebuild(self.folder)
+        if not found and not bad:
+            return {}, why
+        why = why or f"{self.folder} has checkpoints and no manifest.json"
+        left = f", without {', '.join(bad)}, which cannot be read" if bad else ""
+        return found, f"{why}; read from the files themselves{left}"
+
+    def save(
+        self, states: dict[str, dict[str, Any]], step: int, best: Sequence[Scored] = (),
+        milestone: bool = False,
+    ) -> None:  # fmt: skip
+        """Write checkpoints at once, and then remove what the retention says.
 
         Args:
-            states: what to save, by role: ``last``, ``best`` or both.
+            states: what to write, by role: ``last``, or a role of its own.
             step: the step that they belong to.
+            best: weights that may be among the best; those that are not are left out.
+            milestone: let ``last`` stay for good.
 
         Raises:
             RunError: the disk is full or the folder cannot be written; what was there is intact.
         """
         try:
-            entries = self.entries()
-            if "last" in states and "last" in entries:
-                entries["previous"] = entries["last"]
+            entries = without(self._known()[0], self.unreadable)
             for role, state in states.items():
-                entries[role] = self._write(role, state, step)
-            with atomic_write(self.folder / MANIFEST) as file:
-                content = {role: vars(entry) for role, entry in entries.items()}
-                json.dump({"format": FORMAT, "entries": content}, file, indent=1)
+                if role != "last":
+                    entries[role] = self._write(role, state, step)
+            if "last" in states:
+                made = self._write("step", states["last"], step)
+                # Later steps than this one are of a past that a resume has left.
+                points = [made, *(e for e in _line_of_points(entries) if e.step < step)]
+                entries = replaced(entries, last_role, points[: self.retention.last])
+                if milestone:
+                    entries[step_role(step)] = made
+            ranked = [one if isinstance(one, Entry) else self._write_scored(one)
+                      for one in self._ranked(entries, best)]  # fmt: skip
+            entries = replaced(entries, best_role, ranked)
+            write_manifest(self.folder, entries)
         except OSError as error:
+            self._tidy()
             raise RunError(
                 f"cannot write a checkpoint into {self.folder}: {error.strerror or error}; "
                 "the checkpoints already there are intact"
             ) from error
-        self._tidy({entry.file for entry in entries.values()})
-        self._link({role: entries[role].file for role in states})
+        self.unreadable.clear()
+        self._tidy()
+        self._link({role: e.file for role, e in entries.items() if role in ("last", "best")})
 
-    def _write(self, role: str, state: dict[str, Any], step: int) -> Entry:
-        path = self.folder / f"{role}-{step:08d}.pt"
+    def _ranked(self, entries: Entries, candidates: Sequence[Scored]) -> list[Entry | Scored]:
+        steps = {one.step for one in candidates}
+        old = [e for e in _line_of_best(entries) if e.step not in steps]
+        sign = 1.0 if self.retention.mode == "min" else -1.0
+        both: list[Entry | Scored] = [*old, *candidates]
+        return sorted(both, key=lambda one: worth(one.value, sign, one.step))[: self.retention.best]
+
+    def among_best(self, candidates: Sequence[Scored]) -> list[Scored]:
+        """Return those candidates that the next save would keep."""
+        ranked = self._ranked(self._known()[0], candidates)
+        return [one for one in ranked if isinstance(one, Scored)]
+
+    def _write_scored(self, one: Scored) -> Entry:
+        rank = {"metric": one.metric, "value": one.value, "mode": self.retention.mode}
+        state = {**rank, **(one.state or {})}
+        made = self._write("best", state, one.step)
+        return Entry(made.file, made.step, made.sha256, made.bytes, one.metric, one.value)
+
+    def _write(self, kind: str, state: dict[str, Any], step: int) -> Entry:
+        path = self.folder / f"{kind}-{step:08d}.pt"
         if path.exists():  # never write over a file that a manifest may name
-            path = self.folder / f"{role}-{step:08d}-{os.urandom(4).hex()}.pt"
+            path = self.folder / f"{kind}-{step:08d}-{os.urandom(4).hex()}.pt"
         with atomic_write(path, "wb") as file:
             hashing = _Hashing(file)
-            torch.save(state, hashing)  # pyright: ignore[reportArgumentType]
-            size = file.tell()
-        return Entry(path.name, step, hashing.digest.hexdigest(), size)
+            try:
+                torch.save({"format": FORMAT, **state}, hashing)  # pyright: ignore
+            except RuntimeError:
+                if hashing.error is None:
+                    raise
+            if hashing.error is not None:  # torch tells of it as a failure to close its archive
+                raise hashing.error
+        return Entry(path.name, step, hashing.digest.hexdigest(), hashing.size)
 
-    def _tidy(self, keep: set[str]) -> None:
-        for path in self.folder.iterdir():
-            stale = path.suffix == ".pt" and not path.is_symlink() and path.name not in keep
-            if stale or path.name.endswith(".tmp"):
-                path.unlink(missing_ok=True)
+    def _tidy(self) -> None:
+        """Remove what the manifest does not name; what cannot be removed now goes the next time."""
+        with contextlib.suppress(OSError, RunError):
+            named = {entry.file for entry in self.entries().values()}
+            for path in self.folder.iterdir():
+                if named and is_ours(path) and path.name not in named:
+                    path.unlink(missing_ok=True)
 
     def _link(self, files: dict[str, str]) -> None:
         """Point ``last.pt`` and ``best.pt`` at the newest files, for people; code reads names."""
@@ -133,38 +240,101 @@ class Checkpoints:
     def load(self, role: str) -> dict[str, Any]:
         """Read a checkpoint after verifying its checksum; nothing in it is executed.
 
+        Args:
+            role: such as ``last``, ``best`` or ``step-500``.
+
         Raises:
-            RunError: there is none, or it is missing, cut off or damaged.
+            RunError: there is none, or it is missing, cut off, damaged or something else.
         """
-        entry = self.entries().get(role)
-        if entry is None:
+        entries, _ = self._known()
+        if role not in entries:
             raise RunError(f"{self.folder} has no {role!r} checkpoint: none was written yet")
+        return self._read(role, entries[role])
+
+    def _read(self, role: str, entry: Entry) -> dict[str, Any]:
         path = self.folder / entry.file
-        if not path.exists():
-            raise RunError(f"the {role!r} checkpoint {path} is missing")
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != entry.sha256:
-            raise RunError(
-                f"the {role!r} checkpoint {path} is damaged: its SHA-256 is {found[:12]}..., "
-                f"the manifest says {entry.sha256[:12]}... "
-                f"({path.stat().st_size} of {entry.bytes} bytes)"
-            )
-        return torch.load(path, weights_only=True, map_location="cpu")
+        try:
+            return _verified(f"the {role!r} checkpoint {path}", path, entry)
+        except RunError:
+            self.unreadable.add(entry.file)
+            raise
 
     def load_last(self) -> tuple[dict[str, Any], str]:
-        """Read the last checkpoint, or the one before it when the last is damaged.
+        """Read the newest resume point that is whole.
 
         Returns:
             The state, and a warning to show (empty when all is well).
 
         Raises:
-            RunError: neither can be read.
+            RunError: none can be read.
         """
-        try:
-            return self.load("last"), ""
-        except RunError as error:
-            if "previous" not in self.entries():
-                raise
-            state = self.load("previous")
-            return state, f"{error}; going on from the previous one at step {state['step']}"
+        return self._first("last", _line_of_points)
+
+    def load_best(self) -> tuple[dict[str, Any], str]:
+        """Read the best weights that are whole.
+
+        Returns:
+            The state, and a warning to show (empty when all is well).
+
+        Raises:
+            RunError: none can be read.
+        """
+        return self._first("best", _line_of_best)
+
+    def _first(self, role: str, choose: Any) -> tuple[dict[str, Any], str]:
+        """Return the first readable one of a line; files that no manifest names come last."""
+        entries, why = self._known()
+        told = [why] if why else []
+        tried: set[str] = set()
+        for source in (entries, None):
+            many: Iterable[Entry] = choose(rebuild(self.folder)[0] if source is None else source)
+            for entry in many:
+                if entry.file in tried:
+                    continue
+                tried.add(entry.file)
+                try:
+                    state = self._read(role, entry)
+                except RunError as error:
+                    told.append(str(error))
+                    continue
+                if told:
+                    told.append(f"taken instead: {entry.file}, of step {entry.step}")
+                return state, "; ".join(told)
+        nothing = f"{self.folder} has no {role!r} checkpoint: none was written yet"
+        raise RunError("; ".join([*told, "and no other can be read"]) if told else nothing)
+
+
+def _line_of_points(entries: Entries) -> list[Entry]:
+    """Return all resume points, the newest first."""
+    found = {e.file: e for e in [*line(entries, last_role), *milestones(entries)]}
+    return sorted(found.values(), key=lambda entry: -entry.step)
+
+
+def _line_of_best(entries: Entries) -> list[Entry]:
+    """Return the best weights, the best first."""
+    return line(entries, best_role)
+
+
+def _verified(what: str, path: Path, entry: Entry) -> dict[str, Any]:
+    try:
+        found, size = checksum(path), path.stat().st_size
+    except FileNotFoundError:
+        raise RunError(f"{what} is missing") from None
+    except OSError as error:
+        raise RunError(f"{what} cannot be read: {error.strerror or error}") from None
+    if found != entry.sha256:
+        raise RunError(
+            f"{what} is damaged: its SHA-256 is {found[:12]}..., the manifest says "
+            f"{entry.sha256[:12]}... ({size} of {entry.bytes} bytes)"
+        )
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # right checksum, and yet not what torch writes
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:120]
+        raise RunError(
+            f"{what} is no checkpoint: it holds more than tensors and plain values, or was not "
+            f"written by torch.save ({reason}); nothing in it was run"
+        ) from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise RunError(f"{what} is no checkpoint of a run that this version can go on with")
+    return state
