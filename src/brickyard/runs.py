@@ -19,7 +19,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -224,31 +224,59 @@ class RunFolder:
 class MetricsWriter:
     """Append rows to ``metrics.jsonl``.
 
+    Rows that cannot be written, as on a full disk, are kept and written by a later flush, which
+    also completes a row that was written in part.
+
     Args:
         run: the run.
         keep_until: on resume, rows past this step are dropped: the resumed run writes them again.
+
+    Raises:
+        RunError: the folder cannot be written.
     """
+
+    _MOST = 1 << 13  # bytes that wait for a flush
 
     def __init__(self, run: RunFolder, keep_until: int | None = None):
         path = run.path / METRICS
-        if keep_until is not None and path.exists():
-            kept = [row for row in run.metrics() if row["step"] <= keep_until]
-            with atomic_write(path) as file:
-                file.writelines(json.dumps(to_json(row)) + "\n" for row in kept)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed by close()
+        try:
+            if keep_until is not None and path.exists():
+                kept = [row for row in run.metrics() if row["step"] <= keep_until]
+                with atomic_write(path) as file:
+                    file.writelines(json.dumps(to_json(row)) + "\n" for row in kept)
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+        self._waiting = bytearray()
 
     def row(self, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:
         """Append one row."""
         row = {"step": step, "epoch": round(epoch, 4), "split": split, **to_json(values)}
-        self._file.write(json.dumps(row) + "\n")
+        self._waiting += json.dumps(row).encode() + b"\n"
+        if len(self._waiting) > self._MOST:
+            with suppress(OSError):  # kept; the next checkpoint tells
+                self.flush()
 
-    def flush(self) -> None:
-        """Hand what was written to the system, so that it outlives this process."""
-        self._file.flush()
+    def flush(self, sync: bool = False) -> None:
+        """Hand what was written to the system, so that it outlives this process.
+
+        Args:
+            sync: wait until it is on the disk, so that it outlives the machine, too.
+
+        Raises:
+            OSError: it cannot be written; nothing is lost as long as the process lives.
+        """
+        while self._waiting:
+            del self._waiting[: self._file.write(self._waiting)]
+        if sync:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Write what is left and close the file."""
+        try:
+            self.flush()
+        finally:
+            self._file.close()
 
 
 def to_json(value: Any) -> Any:
