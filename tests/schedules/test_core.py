@@ -147,8 +147,16 @@ def test_a_group_added_later_is_scheduled():
     for _ in range(5):
         scheduler.step()
     optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0})
+    seen = []
+    optimizer.register_step_pre_hook(lambda owner, *_: seen.append(owner.param_groups[2]["lr"]))
+    optimizer.step()
+    assert seen == [0.5], "its very first step is scheduled, too"
     scheduler.step()
     assert scheduler.get_last_lr() == pytest.approx([0.2, 0.04, 0.4])
+    del scheduler  # the optimizer goes on without
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0})
+    optimizer.step()
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.2, 0.04, 0.4, 1.0])
 
 
 @given(st.integers(0, 60))
@@ -175,6 +183,41 @@ def test_bind_any_hyperparameter():
     assert [g["lr"] for g in optimizer.param_groups] == [0.5, 0.1]
     with pytest.raises(ValueError, match="no group has 'beta'"):
         linear(10).bind(optimizer, hyper="beta")
+    adam = torch.optim.Adam([torch.nn.Parameter(torch.ones(1))], betas=(0.8, 0.99))
+    both = [linear(10, end=e).bind(adam, hyper=h) for h, e in (("beta1", 0.5), ("beta2", 0.9))]
+    for scheduler in both:
+        scheduler.step(10)
+    assert adam.param_groups[0]["betas"] == pytest.approx((0.4, 0.891))
+    assert [s.base_lrs for s in both] == [[0.8], [0.99]]
+    for hyper, got in (("betas", "0.4"), ("weight_decay", "None")):
+        adam.param_groups[0]["weight_decay"] = None
+        with pytest.raises(ValueError, match=f"base value of {hyper}, which is .*{got}"):
+            linear(10).bind(adam, hyper=hyper)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_rates_that_are_tensors_stay_the_same_tensors():
+    """A new object would make torch compile a compiled step anew (composition error 7)."""
+    w = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.Adam([w], lr=torch.tensor(0.5))
+    rate = optimizer.param_groups[0]["lr"]
+    scheduler = linear(4).bind(optimizer)
+    step = torch.compile(optimizer.step, backend="eager")
+    for done in range(4):
+        w.grad = torch.ones(1)
+        with torch.compiler.set_stance("fail_on_recompile" if done > 1 else "default"):
+            step()
+        scheduler.step()
+        assert optimizer.param_groups[0]["lr"] is rate
+        assert rate.item() == pytest.approx(0.5 * (1 - (done + 1) / 4))
+    assert scheduler.get_last_lr() == [0.0]
+
+
+def test_plot_draws_what_values_says(tmp_path):
+    whole = warmup("10%") >> cosine()
+    (panel,) = whole.plot(100).panels
+    assert list(panel.curves[0].y) == pytest.approx(whole.values(100), abs=1e-3)
+    assert warmup("1ep").plot(40, 10, tmp_path / "rate.svg").exists()
 
 
 def test_bound_state_of_something_else_is_refused():

@@ -19,14 +19,13 @@ CODE = MODULES + sorted(
 LEVELS = [
     {"errors", "version"},
     {"catalog", "runs", "compiler"},
-    {"nn", "losses", "schedules", "clip", "regularize", "augment", "plots"},
+    {"plots"},
+    {"nn", "losses", "schedules", "clip", "regularize", "augment"},
     {"optim", "report", "doctor"},
     {"train"},
     {"cli"},
     {"__main__"},
 ]
-#: Rooms of one level that may use each other.
-BESIDE = {("optim", "schedules"), ("optim", "clip")}
 
 
 def _room(path):

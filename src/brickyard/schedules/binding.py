@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -15,16 +17,18 @@ class BoundSchedule(LRScheduler):
     """Set a hyperparameter of every group to its base value times the schedule's factor.
 
     The base value is the group's own (kept as ``initial_lr``, as torch does), so several groups
-    keep their own peaks, and a group added later is scheduled from its next step on. The state is
-    one number, the step (and what a plateau has seen); loading it sets the values of that step.
+    keep their own peaks, and a group added later is scheduled from its very first step. The state
+    is one number, the step (and what a plateau has seen); loading it sets the values of that step.
+    Values that are tensors stay the same tensors, so that compiled steps need not be compiled anew.
 
     Args:
         optimizer: any torch optimizer.
         schedule: a resolved schedule.
-        hyper: the hyperparameter's name in the groups.
+        hyper: the hyperparameter's name in the groups; ``beta1``, ``beta2`` and ``momentum`` are
+            found in ``betas`` where that is the groups' form.
 
     Raises:
-        ValueError: a group has no such hyperparameter.
+        ValueError: a group has no such hyperparameter, or no number there.
 
     Example:
         >>> import torch
@@ -49,6 +53,7 @@ class BoundSchedule(LRScheduler):
             for group in optimizer.param_groups:
                 group[self._base] = float(peak)
         self._apply()
+        optimizer.register_step_pre_hook(_Latecomers(self))
 
     def step(self, epoch: int | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Move on by one step; call it after ``optimizer.step()``.
@@ -96,14 +101,11 @@ class BoundSchedule(LRScheduler):
         for group in self.optimizer.param_groups:
             base = group.get(self._base)
             if base is None:
-                if self.hyper not in group:
-                    known = sorted(k for k in group if k != "params")
-                    raise ValueError(f"no group has {self.hyper!r} to schedule; it has {known}")
-                base = group[self._base] = float(group[self.hyper])
-            group[self.hyper] = base * factor
+                base = group[self._base] = _number(_read(group, self.hyper), self.hyper)
+            _put(group, self.hyper, base * factor)
             for name, other in self.schedule.companions.items():
-                _set(group, name, other(self.last_epoch))
-        self._last_lr = [group[self.hyper] for group in self.optimizer.param_groups]
+                _accompany(group, name, other(self.last_epoch))
+        self._last_lr = [float(_read(group, self.hyper)) for group in self.optimizer.param_groups]
 
     @property
     def base_lrs(self) -> list[float]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -112,7 +114,7 @@ class BoundSchedule(LRScheduler):
 
     def get_last_lr(self) -> list[float]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the values that are set now, one a group."""
-        return [float(value) for value in self._last_lr]
+        return list(self._last_lr)
 
     def get_lr(self) -> list[float]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return what the schedule says for the present step, one a group."""
@@ -140,19 +142,81 @@ class BoundSchedule(LRScheduler):
         self._apply()
 
 
-def _set(group: dict[str, Any], name: str, value: float) -> None:
-    """Set a value that belongs to the schedule; momentum is the first of ``betas`` in Adam's kind.
+class _Latecomers:
+    """Schedule groups that were added since, before their first step: a hook of the optimizer.
+
+    Args:
+        bound: the scheduler; it may be forgotten while the optimizer lives on.
+    """
+
+    def __init__(self, bound: BoundSchedule):
+        self.bound = weakref.ref(bound)
+
+    def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        bound = self.bound()
+        if bound is not None and any(bound._base not in g for g in bound.optimizer.param_groups):
+            bound._apply()
+
+
+def _number(value: Any, name: str) -> float:
+    """Return a base value as a plain number.
+
+    Raises:
+        ValueError: it is None, a function of the step that the optimizer calls itself, or several.
+    """
+    if value is None or callable(value) or isinstance(value, tuple | list):
+        what = "a function already" if callable(value) else repr(value)
+        raise ValueError(f"a schedule is a factor of the base value of {name}, which is {what} "
+                         "here; give a number")  # fmt: skip
+    return float(value)
+
+
+def _place(group: dict[str, Any], name: str) -> tuple[str, int | None] | None:
+    """Return where a group keeps a hyperparameter: its key, and the place in it if it is a tuple.
+
+    ``beta1`` and ``beta2`` are found in ``betas``, and ``momentum``, where there is none, is the
+    first of them.
+    """
+    if name in group:
+        return name, None
+    if name == "momentum" and "beta1" in group:
+        return "beta1", None
+    place = {"momentum": 0, "beta1": 0, "beta2": 1, "beta3": 2}.get(name)
+    betas = group.get("betas")
+    if place is None or not isinstance(betas, tuple | list) or place >= len(betas):
+        return None
+    return "betas", place
+
+
+def _read(group: dict[str, Any], name: str) -> Any:
+    found = _place(group, name)
+    if found is None:
+        known = sorted(k for k in group if k != "params")
+        raise ValueError(f"no group has {name!r} to schedule; it has {known}")
+    key, place = found
+    return group[key] if place is None else group[key][place]
+
+
+def _put(group: dict[str, Any], name: str, value: float) -> None:
+    """Set a value; a tensor keeps its identity, which compiled steps rely on."""
+    key, place = _place(group, name) or (name, None)
+    old = _read(group, name)
+    if isinstance(old, Tensor):
+        old.fill_(value)
+    elif place is None:
+        group[key] = value
+    else:
+        group[key] = (*group[key][:place], value, *group[key][place + 1 :])
+
+
+def _accompany(group: dict[str, Any], name: str, value: float) -> None:
+    """Set what a schedule moves beside the rate.
 
     Raises:
         ValueError: the group has nothing of the kind.
     """
-    if name in group:
-        group[name] = value
-    elif name == "momentum" and "betas" in group:
-        group["betas"] = (value, *group["betas"][1:])
-    elif name == "momentum" and "beta1" in group:
-        group["beta1"] = value
-    else:
+    if _place(group, name) is None:
         known = sorted(k for k in group if k != "params")
         raise ValueError(f"the schedule moves {name}, and the group has none: {known}; give the "
                          f"schedule {name}=None")  # fmt: skip
+    _put(group, name, value)

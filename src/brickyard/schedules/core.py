@@ -8,6 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+    from brickyard.plots import Figure
     from brickyard.schedules.binding import BoundSchedule
     from brickyard.schedules.plateau import Plateau
 
@@ -203,6 +205,20 @@ class Schedule(ABC):
         ready = self.resolve(total, epoch)
         return np.array([ready(step) for step in range(total)], dtype=np.float64)
 
+    def plot(
+        self, total: int, epoch: int | None = None, file: str | Path | None = None
+    ) -> Figure | Path:
+        """Return the picture of the factors of a run, or write it to a file and return its path.
+
+        Args:
+            total: steps of the run.
+            epoch: steps of an epoch, for lengths in epochs.
+            file: a name that ends in ``.svg`` or ``.png``.
+        """
+        from brickyard.plots import plot_schedule
+
+        return plot_schedule(self, total, epoch, file)
+
     def bind(
         self,
         optimizer: Optimizer,
@@ -216,7 +232,7 @@ class Schedule(ABC):
             optimizer: any torch optimizer.
             total: steps of the run, for lengths in percent or ``rest``.
             epoch: steps of an epoch, for lengths in epochs.
-            hyper: which hyperparameter of the groups.
+            hyper: which hyperparameter of the groups; ``beta1`` is the first of ``betas``.
         """
         from brickyard.schedules.binding import BoundSchedule
 
