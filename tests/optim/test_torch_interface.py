@@ -355,3 +355,14 @@ def test_a_rate_that_becomes_nan_changes_nothing(make: Any) -> None:
     with pytest.raises(ValueError, match="lr of group 0 is NaN after 2 steps"):
         walk(optimizer, params, range(1))
     assert all(torch.equal(p, w) for p, w in zip(params, kept, strict=True))
+
+
+def test_gradients_are_let_go_of_or_become_zeros() -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    optimizer = optim.AdamW([p], lr=0.1)
+    p.grad = kept = torch.ones(3)
+    optimizer.zero_grad(set_to_none=False)
+    assert p.grad is kept
+    assert not kept.any()
+    optimizer.zero_grad()
+    assert p.grad is None

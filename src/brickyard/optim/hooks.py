@@ -58,7 +58,21 @@ def light(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Hooks:
-    """Keep the hooks around saving and loading, behind torch's public methods for them."""
+    """Forget gradients, and keep the hooks around saving and loading, as torch's methods do."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients.
+
+        Args:
+            set_to_none: let go of their memory; else they become zeros.
+        """
+        if not set_to_none:
+            super().zero_grad(set_to_none=False)  # pyright: ignore[reportAttributeAccessIssue]
+            return
+        # torch's own, behind its profiler's range, takes as long as a small step's launch.
+        for group in self.param_groups:  # pyright: ignore[reportAttributeAccessIssue]
+            for p in group["params"]:
+                p.grad = None
 
     def _hooks(self, kind: str) -> OrderedDict[int, Callable[..., Any]]:
         lists = self.__dict__.setdefault("_hook_lists", {})
