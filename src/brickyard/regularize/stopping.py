@@ -87,6 +87,11 @@ class EarlyStopping:
             self.best, self.waited = value, 0
         else:
             self.waited += 1
+        return self.stopped
+
+    @property
+    def stopped(self) -> bool:
+        """Say whether the values so far are a reason to stop."""
         return self.waited >= self.patience
 
     def state_dict(self) -> dict[str, Any]:

@@ -237,6 +237,15 @@ class Checkpoints:
                 fresh.symlink_to(name)
                 os.replace(fresh, link)
 
+    def any(self, role: str = "last") -> bool:
+        """Say whether there is such a checkpoint, or a file that may be one.
+
+        Raises:
+            RunError: a newer version wrote the manifest.
+        """
+        entries, why = self._known()
+        return role in entries or bool(why)
+
     def load(self, role: str) -> dict[str, Any]:
         """Read a checkpoint after verifying its checksum; nothing in it is executed.
 

@@ -54,6 +54,7 @@ class Parts:
         autocast: context of the forward pass.
         log_every: steps between training rows.
         checkpoint_every: steps between checkpoints; 0 when listeners go by the clock.
+        keep_every: steps between checkpoints that stay for good; 0 for none.
         accumulate: batches a step; the last step of an epoch may have fewer.
         curvature: called with a batch before every step that the optimizer takes.
         tally: measures the training batches.
@@ -78,6 +79,7 @@ class Parts:
     autocast: AbstractContextManager[Any] = field(default_factory=nullcontext)
     log_every: int = 10
     checkpoint_every: int = 0
+    keep_every: int = 0
     accumulate: int = 1
     curvature: Callable[[Tensor, Tensor], None] | None = None
     tally: Tally | None = None
@@ -146,6 +148,8 @@ class Loop:
         state, total = self.state, self.parts.total
         self.parts.model.train()
         while state.step < total and not self.stop_requested:
+            if self.parts.stopping is not None and self.parts.stopping.stopped:
+                return "early_stop"  # resumed after it was decided, and before it was written down
             reason = self._epoch()
             if reason:
                 return reason
@@ -277,7 +281,9 @@ class Loop:
     def _next_event(self) -> int:
         """Return the next step at which something other than training is due."""
         parts, step = self.parts, self.state.step
-        every = [parts.log_every, parts.evaluate_every, parts.checkpoint_every]
+        every = [
+            parts.log_every, parts.evaluate_every, parts.checkpoint_every, parts.keep_every,
+        ]  # fmt: skip
         return min([parts.total, *(step - step % n + n for n in every if n)])
 
     def _events(self) -> str:

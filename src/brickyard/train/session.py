@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter as now
@@ -18,16 +18,16 @@ from torch import nn
 
 from brickyard.errors import RunError
 from brickyard.runs import ENVIRONMENT, GROUPS, SUMMARY, MetricsWriter, RunFolder
-from brickyard.schedules import Length
-from brickyard.train.checkpoint import FORMAT, Checkpoints
+from brickyard.train.checkpoint import Checkpoints
 from brickyard.train.environment import describe_environment
 from brickyard.train.fit import in_words
+from brickyard.train.keeping import Keeper
 from brickyard.train.loop import PHASES, Loop, State
 from brickyard.train.progress import ProgressLines
 from brickyard.train.recipe import Recipe, Resolved, load, resolve
 from brickyard.train.regularizing import what_they_did
 from brickyard.train.setup import Setup, build_setup
-from brickyard.train.snapshot import capture, restore
+from brickyard.train.snapshot import restore
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,17 @@ def train(
     setup = build_setup(resolved)
     run = RunFolder.create(resolved.recipe.name, out)
     with run.held():
-        run.write_recipe(resolved.recipe.to_dict())
         run.write_json(ENVIRONMENT, describe_environment(resolved.root))
         run.write_text(GROUPS, setup.built.table())
+        run.write_recipe(resolved.recipe.to_dict())  # last: with it, the folder is a run
         return Session(setup, run, State(), now() - started, progress).run()
 
 
 def resume(path: str | Path, progress: ProgressLines | None = None) -> Result:
     """Go on with a run from its last checkpoint, exactly as if it had not been stopped.
+
+    When that one is damaged, the one before it serves; a run that was stopped before its first
+    checkpoint begins anew.
 
     Args:
         path: the run folder.
@@ -114,11 +117,17 @@ def resume(path: str | Path, progress: ProgressLines | None = None) -> Result:
         if 0 < threads <= (os.cpu_count() or 1):  # sums depend on how they are cut over threads
             torch.set_num_threads(threads)
         setup = build_setup(resolve(run.recipe(), source=str(run.path / "recipe.yaml"), root=root))
-        checkpoint, warning = Checkpoints(run.checkpoints).load_last()
-        state = restore(setup, checkpoint)
+        checkpoints, warnings, state = Checkpoints(run.checkpoints), [], State()
+        if checkpoints.any():
+            checkpoint, *warnings = checkpoints.load_last()
+            state = restore(setup, checkpoint)
+        if state.best and checkpoints.any("best"):
+            with suppress(RunError):  # told at the end of the run, if there is no better one then
+                warnings.append(checkpoints.load_best()[1])
         session = Session(setup, run, state, now() - started, progress)
-        if warning:
-            session.progress.console.print(f"warning: {warning}")
+        session.keeper.checkpoints.unreadable |= checkpoints.unreadable
+        for warning in filter(None, warnings):
+            session.warn(warning)
         return session.run()
 
 
@@ -140,9 +149,8 @@ class Session:
         recipe = setup.recipe
         self.setup, self.folder, self.state = setup, run, state
         self.progress = progress or ProgressLines(batch_size=recipe.batch_size * recipe.accumulate)
-        self.checkpoints = Checkpoints(run.checkpoints)
         self.writer = MetricsWriter(run, keep_until=state.step)
-        self.best_weights: dict[str, Any] | None = None
+        self.keeper = Keeper(setup, run, state, self.writer, self.warn)
         self.last: dict[str, dict[str, float]] = {}
         for row in run.metrics():  # of the part before a resume
             values = {k: v for k, v in row.items() if k not in ("step", "epoch", "split")}
@@ -150,12 +158,10 @@ class Session:
         self.started = now() - setup_seconds - state.seconds.get("total", 0.0)
         state.seconds.setdefault("setup", 0.0)
         state.seconds["setup"] += setup_seconds
-        self._saved_at, self._saved_step = now(), state.step
-        every = recipe.checkpoint_every
-        timed = every.endswith("s") if isinstance(every, str) else False
-        self._save_seconds = float(str(every)[:-1]) if timed else 0.0
-        if not timed:
-            setup.parts.checkpoint_every = Length.parse(every).steps(epoch=setup.parts.epoch_steps)
+
+    def warn(self, text: str) -> None:
+        """Tell the user something that does not end the run."""
+        self.progress.console.print(f"warning: {text}")
 
     def logged(self, loop: Loop, values: dict[str, float]) -> None:
         self.last["train"] = {**self.last.get("train", {}), **values}
@@ -169,43 +175,31 @@ class Session:
             if found:
                 self.last[split] = found
                 self.writer.row(self.state.step, loop.epochs(), split, found)
-        self.writer.flush()
-        if best:  # kept in memory; written with the next checkpoint
-            weights = self.setup.parts.model.state_dict()
-            self.best_weights = {name: value.clone() for name, value in weights.items()}
+        with suppress(OSError):  # the rows wait for the next flush; checkpoints tell
+            self.writer.flush()
+        if values:
+            self.keeper.judged(loop.epochs(), values, loop.raw)
 
     def boundary(self, loop: Loop) -> None:
-        every = self.setup.parts.checkpoint_every
-        if self._save_seconds:
-            due = now() - self._saved_at >= self._save_seconds
-        else:
-            due = bool(every) and self.state.step % every == 0
-        if due:
-            self.save()
-
-    def save(self) -> None:
-        """Write the last checkpoint, and the best weights when there are newer ones."""
-        start = now()
-        self.writer.flush()
-        self.state.seconds["total"] = start - self.started
-        states = {"last": capture(self.setup, self.state)}
-        if self.best_weights is not None:
-            states["best"] = {
-                "format": FORMAT, **self.state.best, "model": self.best_weights,
-            }  # fmt: skip
-        self.checkpoints.save(states, self.state.step)
-        self._saved_at, self._saved_step = now(), self.state.step
-        self.state.seconds["checkpoint"] += now() - start
+        self.state.seconds["total"] = now() - self.started
+        self.keeper.boundary()
 
     def run(self) -> Result:
         """Train to the end, whatever it is, and leave a complete run folder."""
         try:
             reason = self.fit()
-            self.save()
+            self.keeper.save()
         except BaseException as error:
-            self._finish("failed", error=f"{type(error).__name__}: {error}")
+            with suppress(OSError, RunError):  # the first error is the one to tell
+                self._finish("failed", error=f"{type(error).__name__}: {error}")
             raise
-        return self._finish(reason)
+        try:
+            return self._finish(reason)
+        except OSError as error:
+            raise RunError(
+                "the run is trained and its checkpoints are written, but not all else in "
+                f"{self.folder.path} ({error}); make room, then: brickyard resume RUN"
+            ) from error
 
     def fit(self) -> str:
         """Train, and return why it ended."""
@@ -259,18 +253,20 @@ class Session:
             if average is not None and average.ready:
                 average.keep()
             return
-        model = self.setup.parts.model
-        if self.best_weights is None and self.state.best:
-            self.best_weights = self.checkpoints.load("best")["model"]
-        if self.best_weights is not None:
-            model.load_state_dict(self.best_weights)
+        if not self.state.best:
+            return
+        best = self.keeper.best()
+        if best is None:
+            return
+        self.setup.parts.model.load_state_dict(best["model"])
+        self.state.best = {k: best[k] for k in ("step", "epoch", "val", "raw") if k in best}
 
     def _keep_members(self) -> None:
         """Write the snapshots as a checkpoint of their own: an ensemble to load elsewhere."""
         snapshots = self.setup.parts.snapshots
         if snapshots is not None:
-            state = {"format": FORMAT, "of": snapshots.of, **snapshots.state_dict()}
-            self.checkpoints.save({"ensemble": state}, self.state.step)
+            state = {"of": snapshots.of, **snapshots.state_dict()}
+            self.keeper.checkpoints.save({"ensemble": state}, self.state.step)
 
     def _summary(self, reason: str, error: str) -> dict[str, Any]:
         setup, state = self.setup, self.state

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from brickyard.errors import RunError
+from brickyard.regularize import EarlyStopping, SnapshotEnsemble
+from brickyard.regularize.averaging import Average
 from brickyard.train.checkpoint import FORMAT
 from brickyard.train.loop import State
 from brickyard.train.setup import Setup
@@ -25,12 +28,14 @@ def capture(setup: Setup, state: State) -> dict[str, Any]:
         "step": state.step,
         "fingerprint": setup.data.facts.get("fingerprint", ""),
         "model": parts.model.state_dict(),
+        "loss": parts.loss.state_dict() if isinstance(parts.loss, nn.Module) else {},
         "optimizer": parts.optimizer.state_dict(),
         "scheduler": None if parts.scheduler is None else parts.scheduler.state_dict(),
         "stopping": None if parts.stopping is None else parts.stopping.state_dict(),
         "tally": None if parts.tally is None else parts.tally.state_dict(),
         "average": None if parts.average is None else parts.average.state_dict(),
         "snapshots": None if parts.snapshots is None else parts.snapshots.state_dict(),
+        "own": {str(i): one.state_dict() for i, one in _own(setup)},
         "state": {**vars(state), "window": [float(v) for v in state.window]},
         "rng": {
             "torch": torch.get_rng_state(),
@@ -40,6 +45,15 @@ def capture(setup: Setup, state: State) -> dict[str, Any]:
                       *(float(v) for v in numpy_state[2:])],
         },
     }  # fmt: skip
+
+
+def _own(setup: Setup) -> Iterator[tuple[int, Any]]:
+    """Yield the user's own regularizers that have a state."""
+    for i, _, made in setup.regularizers.made:
+        if hasattr(made, "state_dict") and not isinstance(
+            made, EarlyStopping | Average | SnapshotEnsemble
+        ):
+            yield i, made
 
 
 def restore(setup: Setup, saved: Mapping[str, Any]) -> State:
@@ -58,10 +72,19 @@ def restore(setup: Setup, saved: Mapping[str, Any]) -> State:
         raise RunError(
             f"the checkpoint does not fit the recipe's model or optimizer: {error}"
         ) from error
-    for name in ("scheduler", "stopping", "tally", "average", "snapshots"):
-        part = getattr(parts, name)
-        if part is not None:
-            part.load_state_dict(saved[name])
+    try:
+        if isinstance(parts.loss, nn.Module):
+            parts.loss.load_state_dict(saved["loss"])
+        for name in ("scheduler", "stopping", "tally", "average", "snapshots"):
+            part = getattr(parts, name)
+            if part is not None:
+                part.load_state_dict(saved[name])
+        for i, one in _own(setup):
+            one.load_state_dict(saved["own"][str(i)])
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"the checkpoint does not fit the recipe: {error}; was recipe.yaml changed since?"
+        ) from error
     rng = saved["rng"]
     torch.set_rng_state(rng["torch"])
     if rng["cuda"]:

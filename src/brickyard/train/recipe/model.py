@@ -157,6 +157,31 @@ def _check_groups(given: Any) -> Any:
     )
 
 
+class Keep(BaseModel):
+    """Say which checkpoints stay.
+
+    Args:
+        last: how many resume points; 2 or more have one to go on from when the newest is damaged.
+        best: how many weights, of the best evaluations by ``monitor``.
+        every: distance between resume points that are never removed: ``"5ep"`` or steps.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    last: int = Field(2, ge=1)
+    best: int = Field(1, ge=1)
+    every: Steps | None = None
+
+
+def _check_keep(given: Any) -> Any:
+    if isinstance(given, dict | Keep):
+        return given
+    raise ValueError(
+        f"give any of {', '.join(Keep.model_fields)}, such as {{best: 3, every: 5ep}}; "
+        f"got {given!r}"
+    )
+
+
 class Recipe(BaseModel):
     """Hold everything that decides a training run.
 
@@ -182,6 +207,9 @@ class Recipe(BaseModel):
         evaluate_every: distance between evaluations: ``"1ep"`` or steps.
         checkpoint_every: distance between checkpoints: ``"30s"``, ``"1ep"`` or steps. The end of a
             run and Ctrl-C always write one.
+        keep: which checkpoints stay, such as ``{last: 3, best: 5, every: 10ep}``: the last resume
+            points, the weights of the best evaluations, and a resume point at every such distance,
+            for good. The last two and the best one when left out.
         log_every: steps between the training rows of ``metrics.jsonl``.
         workers: processes that load data sets which do not fit in memory.
         precision: ``"fp32"``, or ``"bf16"`` for autocast in bfloat16.
@@ -216,6 +244,7 @@ class Recipe(BaseModel):
     eval_batch_size: int = Field(512, ge=1)
     evaluate_every: Steps = "1ep"
     checkpoint_every: Often = "30s"
+    keep: Annotated[Keep, BeforeValidator(_check_keep)] = Keep()
     log_every: int = Field(10, ge=1)
     workers: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -238,7 +267,7 @@ class Recipe(BaseModel):
             value = getattr(self, field)
             if isinstance(value, Component):
                 value = value.to_dict()
-            elif isinstance(value, Groups):
+            elif isinstance(value, Groups | Keep):
                 value = value.model_dump()
             elif isinstance(value, list):
                 value = [one.to_dict() for one in value]

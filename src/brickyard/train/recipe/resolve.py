@@ -23,6 +23,7 @@ from brickyard.train.recipe.model import (
     REFUSED,
     Component,
     Groups,
+    Keep,
     Recipe,
 )  # fmt: skip
 from brickyard.train.recipe.read import apply_overrides, read_file
@@ -290,7 +291,8 @@ def _explain(detail: ErrorDetails) -> tuple[str, str]:
     place = [str(part) for part in detail["loc"] if not str(part).startswith(("function-", "lax"))]
     path, got = ".".join(place), detail["input"]
     if detail["type"] == "extra_forbidden":
-        known = Groups.model_fields if place[0] == "groups" else Recipe.model_fields
+        inner = {"groups": Groups, "keep": Keep}.get(place[0], Recipe)
+        known = inner.model_fields
         what = place[0] if len(place) > 1 else "a recipe"
         hint = near(place[-1], known) or f"; {what} has {', '.join(known)}"
         return path, f"no field is called {place[-1]!r}{hint}"
