@@ -76,6 +76,20 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+#: Locked folders. Workers that are forked would keep them locked after their parent was killed.
+_HELD: set[int] = set()
+
+
+def _let_go() -> None:
+    for handle in _HELD:
+        os.close(handle)
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
 class RunFolder:
     """Read and write the files of one run.
 
@@ -131,6 +145,7 @@ class RunFolder:
             yield
             return
         handle = os.open(self.path, os.O_RDONLY)
+        _HELD.add(handle)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -142,7 +157,9 @@ class RunFolder:
                 pass
             yield
         finally:
-            os.close(handle)
+            if handle in _HELD:
+                _HELD.remove(handle)
+                os.close(handle)
 
     @property
     def checkpoints(self) -> Path:
