@@ -71,7 +71,7 @@ def test_mixing_inside_of_the_model_survives_moves(channels_last):
     model = setup.parts.model
     mixed = model(x)
     assert not torch.allclose(mixed, model(x.clone())), "the note was lost on the way"
-    setup.parts.loss(mixed, setup.parts.target(y)).backward()
+    setup.parts.loss(mixed, setup.task.target(y)).backward()
 
 
 class Noisy(Dataset):
@@ -100,7 +100,7 @@ def test_binary_and_regression_targets_are_mixed(tmp_path):
         setup = build_setup(resolve({**RECIPE, "data": data, "loss": loss, "metrics": [],
                                      "augmentation": ["mixup"]}))  # fmt: skip
         x, y = next(iter(setup.parts.train.epoch(0)))
-        target = setup.parts.target(y)
+        target = setup.task.target(y)
         assert target.shape == (len(x), 1)
         assert len(np.unique(target.numpy())) > 4
         setup.parts.loss(setup.parts.model(x), target).backward()

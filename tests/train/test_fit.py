@@ -66,7 +66,7 @@ def test_every_loss_is_trained_or_refused_with_a_reason(loss, data, models):
     if loss in TAKEN[data]:
         parts = made(loss, data, "log_softmax" if loss == "nll" else "linear").parts
         x, y = next(parts.train.epoch(0))
-        value = parts.loss(parts.model(x), parts.target(y))
+        value = parts.loss(parts.model(x), parts.task.target(y))
         value.backward()
         assert value.isfinite()
         assert any(p.grad.abs().max() > 0 for p in parts.model.parameters())
@@ -135,7 +135,7 @@ def test_looking_changes_nothing():
     model.body[1].eval()
     before = torch.get_rng_state(), {k: v.clone() for k, v in model.state_dict().items()}
     modes = [m.training for m in model.modules()]
-    seen = probe(model, setup.data, lambda t: t, setup.parts.autocast)
+    seen = probe(setup.task.forward, model, setup.data, lambda t: t, setup.parts.autocast)
     assert torch.equal(before[0], torch.get_rng_state())
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in before[1].items())
     assert modes == [m.training for m in model.modules()]

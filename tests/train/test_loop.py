@@ -14,7 +14,7 @@ from brickyard.schedules import cosine, warmup
 from brickyard.train.data import Split, TensorBatches
 from brickyard.train.evaluate import Evaluator
 from brickyard.train.loop import Diverged, Loop, Parts
-from brickyard.train.task import Classification
+from brickyard.train.tasks import Classification
 
 
 def _data(n=90, seed=0):

@@ -140,6 +140,15 @@ _TABLE = (
         ("task", "options", "best_for"),
     ),
     Kind(
+        "task",
+        "tasks",
+        "Tasks",
+        "What is learnt from data: how a batch becomes a loss, and an output a prediction",
+        frozenset({"data", "loss"}),
+        ("takes",),
+        ("takes", "options", "best_for"),
+    ),
+    Kind(
         "metric",
         "metrics",
         "Metrics",
@@ -148,6 +157,7 @@ _TABLE = (
         ("task", "better"),
         ("formula", "task", "better", "best_for"),
     ),
+    Kind("logger", "loggers", "Loggers", "Where a run's rows go besides its own folder"),
 )
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _TABLE}

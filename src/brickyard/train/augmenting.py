@@ -12,7 +12,7 @@ from brickyard.augment import ManifoldMixup
 from brickyard.train.data import Data, batches
 from brickyard.train.make import make, place
 from brickyard.train.recipe import Recipe
-from brickyard.train.task import Classification, Task
+from brickyard.train.tasks import Classification, Task
 
 __all__ = ["InOrder", "augmentation_for"]
 

@@ -54,7 +54,7 @@ def _bartlett(parts: Parts, recipe: Recipe, optimizer: SophiaG) -> Callable[[Ten
         if not optimizer.hessian_due:
             return
         with parts.autocast:
-            outputs = parts.model(x)
+            outputs = parts.task.forward(parts.model, x)
         params = [p for group in optimizer.param_groups for p in group["params"]]
         found = gauss_newton_bartlett(outputs, params, likelihood)
         # mse is a mean of squares over the outputs too, and has no half in front.
@@ -74,8 +74,8 @@ def _hutchinson(
 
         def loss() -> Tensor:
             with parts.autocast:
-                target = y if parts.target is None else parts.target(y)
-                value = parts.loss(parts.model(x), target)
+                output = parts.task.forward(parts.model, x)
+                value = parts.task.loss(parts.loss, output, x, y)
                 for penalty in parts.penalties:
                     value = value + penalty(parts.model)
             return value

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from brickyard.train.data import Batches
-from brickyard.train.task import Task
+from brickyard.train.tasks.base import Task
 
 
 class Metric(Protocol):
@@ -46,7 +46,7 @@ class Evaluator:
 
     Args:
         batches: the split's batches, in order.
-        loss: called with output and targets; averaged over samples.
+        loss: called by the task; averaged over what the task weighs batches by.
         task: turns outputs and targets into what loss and metrics take.
         metrics: by name.
         monitor: name of the value that picks the best checkpoint.
@@ -58,7 +58,7 @@ class Evaluator:
     def __init__(
         self,
         batches: Batches,
-        loss: Callable[[Tensor, Tensor], Tensor],
+        loss: Callable[..., Tensor],
         task: Task,
         metrics: Mapping[str, Metric] | None = None,
         monitor: str = "loss",
@@ -83,16 +83,17 @@ class Evaluator:
 
     def run(self, model: nn.Module) -> dict[str, float]:
         """Return the mean loss and every metric over the split."""
-        total, samples = 0.0, 0
+        total, samples = 0.0, 0.0
         for metric in self.metrics.values():
             metric.reset()
         with evaluating(model):
             for x, y in self.batches.epoch(0):
                 with self.autocast:
-                    output = model(x)
-                    loss = self.loss(output, self.task.target(y))
-                total += float(loss) * len(y)
-                samples += len(y)
+                    output = self.task.forward(model, x)
+                    loss = self.task.loss(self.loss, output, x, y)
+                weight = self.task.weigh(y)
+                total += float(loss) * weight
+                samples += weight
                 for metric in self.metrics.values():
                     if on_model := getattr(metric, "update_on", None):
                         on_model(model, x, y)
@@ -102,7 +103,7 @@ class Evaluator:
         return {"loss": total / samples, **values}
 
     def inspect(self, model: nn.Module, worst: int = 24) -> dict[str, np.ndarray]:
-        """Return target, prediction, confidence and loss of every sample, and the worst images.
+        """Return what the task tells of every sample, and the images with the greatest loss.
 
         Args:
             model: the network, usually with its best weights.
@@ -112,7 +113,9 @@ class Evaluator:
         images: list[Tensor] = []
         with evaluating(model):
             for x, y in self.batches.epoch(0):
-                rows.append(self.task.inspect(model(x), y))
+                rows.append(self.task.inspect(self.task.forward(model, x), y))
+                if not rows[-1]:
+                    return {}
                 if self.picture and x.ndim == 2:
                     x = x.reshape(len(x), -1, *self.picture[-2:])
                 if _is_image(x):

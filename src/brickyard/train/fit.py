@@ -8,7 +8,6 @@ values ...). What the model gives is read off its output on a few samples (``tra
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,12 @@ from brickyard.catalog.pairs import Made, bad_pairs
 from brickyard.errors import RecipeError
 from brickyard.train.data import Data
 from brickyard.train.probe import probe
+from brickyard.train.tasks.base import inputs_of
 
 if TYPE_CHECKING:
     from brickyard.train.loop import Parts
     from brickyard.train.recipe import Recipe
+    from brickyard.train.tasks.base import Task
 
 __all__ = [
     "OUTPUTS",
@@ -79,11 +80,10 @@ def look_over(
     Raises:
         RecipeError: the model cannot take the data, or the loss not the model's output.
     """
-    seen = probe(parts.model, data, lambda t: t.to(device), parts.autocast)
-    if recipe.loss.name:
+    seen = probe(parts.task.forward, parts.model, data, lambda t: t.to(device), parts.autocast)
+    if recipe.loss.name and parts.task.loss_inputs == 2:
         card = catalog.get(recipe.loss.name, "loss")
-        target = parts.target(seen.y) if parts.target is not None else seen.y
-        check_output(card, parts.loss, seen.output, target)
+        check_output(card, parts.loss, seen.output, parts.task.target(seen.y))
     names = {id(p): name for name, p in parts.model.named_parameters()}
     decayed = {
         names[id(p)] for group in parts.optimizer.param_groups for p in group["params"]
@@ -110,30 +110,31 @@ def in_words(found: dict[str, str]) -> str:
 # --- Loss and data --------------------------------------------------------------------------------
 
 
-def check_target(loss: Card, data: Data) -> None:
+def check_target(loss: Card, data: Data, task: Task) -> None:
     """Refuse a loss whose targets the data does not have.
 
     Args:
         loss: the loss's card.
         data: what is trained on.
+        task: says what the loss can be given.
 
     Raises:
         RecipeError: with the reason, and the losses that fit.
     """
-    if _takes(loss, data):
+    if task.takes(loss):
         return
     wants = str(loss.facts["target"])
-    fit = [card.key for card in catalog.shelf("loss") if _takes(card, data)]
+    fit = [card.key for card in catalog.shelf("loss") if task.takes(card)]
     then = f"for {data.name} take {', '.join(fit)}"
-    inputs = _inputs(loss)
+    inputs = inputs_of(loss)
     reason = TARGETS.get(wants, f"targets of the kind '{wants}'")
-    if len(inputs) > 2:
-        why = (
-            f"takes ({', '.join(inputs)}), and a recipe gives it the model's output and one target"
-        )
+    if len(inputs) != task.loss_inputs:
+        given = "the model's output and one target"
+        given = given if task.loss_inputs == 2 else f"{task.loss_inputs} tensors"
+        why = f"takes ({', '.join(inputs)}), and {task.name} gives it {given}"
         then = f"call it in a loop of your own, or {then}"
     elif reason is not None:
-        why = f"needs {reason}, and a recipe's data gives one target a sample"
+        why = f"needs {reason}, and {task.name} on {data.name} gives none"
         then = f"call it in a loop of your own, or {then}"
     elif data.task == "regression":
         why = (
@@ -148,21 +149,6 @@ def check_target(loss: Card, data: Data) -> None:
     else:
         why = f"tells two classes apart by one logit, and {data.name} has {data.outputs} classes"
     raise RecipeError(f"loss: {loss.key} {why}; {then}")
-
-
-def _takes(loss: Card, data: Data) -> bool:
-    wants = loss.facts.get("target", "")
-    if TARGETS.get(str(wants), "") is not None or len(_inputs(loss)) != 2:
-        return False
-    if data.task == "regression":
-        return wants == "values"
-    return wants != "values" and (wants != "binary" or data.outputs == 2)
-
-
-def _inputs(loss: Card) -> list[str]:
-    """Return the names of the tensors that the loss cannot do without."""
-    call = inspect.signature(getattr(loss.load(), "forward", loss.load())).parameters.values()
-    return [p.name for p in call if p.default is p.empty and p.name != "self"]
 
 
 # --- Loss and output ------------------------------------------------------------------------------

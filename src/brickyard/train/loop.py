@@ -21,6 +21,7 @@ from brickyard.train.closure import NonFinite, Repeatable, needs_closure
 from brickyard.train.data import Batches
 from brickyard.train.evaluate import Evaluator
 from brickyard.train.tally import Tally
+from brickyard.train.tasks.base import Task
 
 Batch = tuple[Tensor, Tensor]
 PHASES = ("data", "forward", "backward", "step", "evaluate", "checkpoint")
@@ -36,7 +37,7 @@ class Parts:
 
     Args:
         model: the network, on its device.
-        loss: called with the model's output and the targets.
+        loss: called by the task; in supervised learning with the model's output and the targets.
         optimizer: any torch optimizer.
         train: training batches.
         total: steps to train.
@@ -44,7 +45,7 @@ class Parts:
         evaluate_every: steps between evaluations.
         scheduler: anything with torch's scheduler interface; stepped after every step.
         clip: takes the parameters, returns the norm before clipping.
-        target: turns the batch's targets into the loss's.
+        task: says what is done with a batch; supervised learning by default.
         penalties: each takes the model and returns a tensor that is added to the loss.
         constraints: each is called with the model after every step.
         average: of the weights; once there is one, it is evaluated and kept as the best.
@@ -61,7 +62,7 @@ class Parts:
     """
 
     model: nn.Module
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[..., Tensor]
     optimizer: Optimizer
     train: Batches
     total: int
@@ -69,7 +70,7 @@ class Parts:
     evaluate_every: int = 0
     scheduler: Any = None
     clip: Callable[[list[Tensor]], Tensor] | None = None
-    target: Callable[[Tensor], Tensor] | None = None
+    task: Task = field(default_factory=Task)
     penalties: Sequence[Callable[[nn.Module], Tensor]] = ()
     constraints: Sequence[Callable[[nn.Module], None]] = ()
     average: Average | None = None
@@ -137,7 +138,10 @@ class Loop:
         self.norm: Tensor | None = None
         self._by_closure = needs_closure(parts.optimizer)
         self._taken = False
-        self.params: list[Tensor] = [p for p in parts.model.parameters() if p.requires_grad]
+        held = {id(p) for group in parts.optimizer.param_groups for p in group["params"]}
+        self.params: list[Tensor] = [
+            p for p in parts.model.parameters() if p.requires_grad and id(p) in held
+        ]
 
     def run(self) -> str:
         """Train; return why it ended: ``"budget"``, ``"early_stop"`` or ``"interrupted"``.
@@ -184,10 +188,12 @@ class Loop:
         return ""
 
     def _after_step(self) -> None:
-        """Constrain the new weights, and let averages and snapshots see them."""
+        """Constrain the new weights, and let the task, averages and snapshots see them."""
         parts = self.parts
         for constrain in parts.constraints:
             constrain(parts.model)
+        if self._taken:
+            parts.task.stepped(parts.model)
         if parts.average is not None and self._taken:
             parts.average.update()
         if parts.snapshots is not None:
@@ -204,9 +210,10 @@ class Loop:
         if window:
             yield window
 
-    def _step(self, window: list[Batch]) -> Tensor:
+    def _step(self, window: Sequence[Batch]) -> Tensor:
         """Take one step and return its loss: the order of things in training."""
         parts = self.parts
+        window = parts.task.prepare(parts.model, window)
         parts.optimizer.zero_grad()
         loss = self._gradients(window)
         if self._clip():
@@ -219,12 +226,13 @@ class Loop:
             self._taken = False
         return loss
 
-    def _step_by_closure(self, window: list[Batch]) -> Tensor:
+    def _step_by_closure(self, window: Sequence[Batch]) -> Tensor:
         """Take one step of an optimizer that asks for gradients itself, maybe several times.
 
         Every time it gets the same function of the weights: same batches, same random numbers.
         The first answer is what is logged.
         """
+        window = self.parts.task.prepare(self.parts.model, window)
         again, losses = Repeatable(window[0][0].device), list[Tensor]()
 
         def closure() -> Tensor:
@@ -243,22 +251,21 @@ class Loop:
             self._taken = False
         return losses[0]
 
-    def _gradients(self, window: list[Batch], count: bool = True) -> Tensor:
+    def _gradients(self, window: Sequence[Batch], count: bool = True) -> Tensor:
         """Add the gradients of the mean loss over a window of batches; return that loss."""
         parts, seconds = self.parts, self.state.seconds
-        model, target = parts.model, parts.target
-        samples = sum(len(y) for _, y in window) if len(window) > 1 else 0
+        model, task = parts.model, parts.task
+        whole = sum(task.weigh(y) for _, y in window) if len(window) > 1 else 0
         total: Tensor | None = None
         for x, y in window:
             t0 = now()
             with parts.autocast:
-                output = model(x)
-                wanted = y if target is None else target(y)
-                loss = parts.loss(output, wanted)
+                output = task.forward(model, x)
+                loss = task.loss(parts.loss, output, x, y)
                 if parts.adversary is not None:
-                    loss = parts.adversary(model, parts.loss, x, wanted, loss)
-                if samples:
-                    loss = loss * (len(y) / samples)
+                    loss = parts.adversary(model, parts.loss, x, task.target(y), loss)
+                if whole:
+                    loss = loss * (task.weigh(y) / whole)
                 if total is None:
                     for penalty in parts.penalties:
                         loss = loss + penalty(model)

@@ -42,13 +42,17 @@ class Probe:
     layers: tuple[Layer, ...]
 
 
-def probe(model: nn.Module, data: Data, place: Callable[[Tensor], Tensor], autocast: Any) -> Probe:
+def probe(
+    forward: Callable[[nn.Module, Tensor], Any], model: nn.Module, data: Data,
+    place: Callable[[Tensor], Tensor], autocast: Any,
+) -> Probe:  # fmt: skip
     """Run ``model`` on the first training samples.
 
     Nothing of the run changes: the model is in eval mode meanwhile, and random numbers that it
     draws are put back.
 
     Args:
+        forward: called with model and samples; returns the output.
         model: the network.
         data: what is trained on.
         place: puts samples on the model's device.
@@ -62,7 +66,7 @@ def probe(model: nn.Module, data: Data, place: Callable[[Tensor], Tensor], autoc
     with _undisturbed(model), _watched(model, ran), torch.enable_grad(), autocast:
         x, y = map(place, next(batches(data.train, size, shuffle=False, seed=0).epoch(0)))
         try:
-            output = model(x)
+            output = forward(model, x)
         except (ValueError, TypeError, RuntimeError, IndexError) as error:
             reason = str(error).splitlines()[0] if str(error) else ""
             raise RecipeError(

@@ -16,7 +16,7 @@ from brickyard.schedules import Length
 from brickyard.train.evaluate import Evaluator
 from brickyard.train.make import make, place
 from brickyard.train.recipe import Recipe
-from brickyard.train.task import Classification, Task
+from brickyard.train.tasks import Classification, Task
 
 __all__ = ["Regularizers", "build_regularizers", "complete_stopping", "settle", "what_they_did"]
 
@@ -111,6 +111,11 @@ def settle(
         RecipeError: a length that does not fit into the run, or decay twice.
     """
     total, epoch, restarts = run
+    if found.adversary is not None and type(task).forward is not Task.forward:
+        raise RecipeError(
+            "regularizers: adversarial training changes samples to raise the loss of model(x), and "
+            f"{task.name} uses the model in another way; leave it out"
+        )
 
     def steps(length: int | str) -> int:
         return Length.parse(length).steps(total, epoch)

@@ -22,6 +22,7 @@ from brickyard.train.checkpoint import Checkpoints
 from brickyard.train.environment import describe_environment
 from brickyard.train.fit import in_words
 from brickyard.train.keeping import Keeper
+from brickyard.train.loggers import Rows, RunFacts
 from brickyard.train.loop import PHASES, Loop, State
 from brickyard.train.progress import ProgressLines
 from brickyard.train.recipe import Recipe, Resolved, load, resolve
@@ -149,7 +150,9 @@ class Session:
         recipe = setup.recipe
         self.setup, self.folder, self.state = setup, run, state
         self.progress = progress or ProgressLines(batch_size=recipe.batch_size * recipe.accumulate)
-        self.writer = MetricsWriter(run, keep_until=state.step)
+        facts = RunFacts(run.path, recipe.name, recipe.to_dict(), state.step)
+        metrics = MetricsWriter(run, keep_until=state.step)
+        self.writer = Rows(metrics, setup.loggers, facts, self.warn)
         self.keeper = Keeper(setup, run, state, self.writer, self.warn)
         self.last: dict[str, dict[str, float]] = {}
         for row in run.metrics():  # of the part before a resume
@@ -235,8 +238,8 @@ class Session:
                     else {}
                 ),
             )
-        self.writer.close()
         summary = {**self._summary(reason, error), "regularizers": told}
+        self.writer.close(summary)
         self.folder.write_json(SUMMARY, summary)
         try:
             write_report(self.folder.path)
@@ -277,7 +280,7 @@ class Session:
         trained = sum(seconds[phase] for phase in ("data", "forward", "backward", "step"))
         return {
             "name": setup.recipe.name,
-            "task": data.task,
+            "task": setup.task.name,
             "exit_reason": reason,
             **({"error": error} if error else {}),
             "monitor": {"name": setup.evaluator.monitor, "mode": setup.evaluator.mode},

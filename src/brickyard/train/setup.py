@@ -22,6 +22,7 @@ from brickyard.train.curvature import curvature_for
 from brickyard.train.data import Batches, Data, batches, from_user
 from brickyard.train.evaluate import Evaluator
 from brickyard.train.fit import look_over
+from brickyard.train.loggers import Logger, build_loggers
 from brickyard.train.loop import Parts
 from brickyard.train.make import make, place, target_of
 from brickyard.train.optimization import Built, bind_schedules, build_optimizer
@@ -33,7 +34,7 @@ from brickyard.train.regularizing import (
     settle,
 )
 from brickyard.train.tally import Tally
-from brickyard.train.task import Task, task_for
+from brickyard.train.tasks import Task, task_for
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Setup:
     built: Built
     regularizers: Regularizers
     findings: list[dict[str, str]] = field(default_factory=list)
+    loggers: list[tuple[str, Logger]] = field(default_factory=list)
 
 
 def build_setup(resolved: Resolved) -> Setup:
@@ -60,17 +62,16 @@ def build_setup(resolved: Resolved) -> Setup:
         RecipeError: a brick refuses its options, or two do not fit together.
     """
     recipe = resolved.recipe
+    loggers = build_loggers(recipe)
     device = pick_device(recipe.device)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     seed_everything(recipe.seed)
     data = build_data(resolved)
     loss_card = None if recipe.loss.target else catalog.get(recipe.loss.name, "loss")
-    task = task_for(data, loss_card)
+    task = task_for(recipe, data, loss_card)
     with place("model"):
-        model: nn.Module = make(
-            recipe.model, "model", input_shape=data.input_shape, outputs=task.outputs
-        ).to(device)
+        model = task.build(partial(make, recipe.model, "model"), data).to(device)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     with place("loss"):
@@ -78,14 +79,15 @@ def build_setup(resolved: Resolved) -> Setup:
         loss = loss.to(device) if isinstance(loss, nn.Module) else loss
     transform = augmentation_for(recipe, data, task, model, loss)
     train = _batches(recipe, data, device, transform, training=True)
-    epoch = -(-len(train) // recipe.accumulate)
+    window = recipe.accumulate * task.window
+    epoch = -(-len(train) // window)
     steps = partial(_steps, epoch=epoch)
     autocast = _autocast(recipe.precision, device)
     regularizers = build_regularizers(recipe, model)
     evaluator = _evaluator(recipe, data, task, loss, device, autocast)
     if regularizers.stopping is not None:
         complete_stopping(regularizers.stopping, evaluator)
-    built = build_optimizer(recipe, model)
+    built = build_optimizer(recipe, task.trained(model))
     _check_accumulation(recipe)
     total = steps(recipe.budget)
     scheduler = bind_schedules(built, total, epoch, evaluator)
@@ -95,16 +97,17 @@ def build_setup(resolved: Resolved) -> Setup:
     parts = Parts(
         model=model, loss=loss, optimizer=built.optimizer, train=train, total=total,
         evaluator=evaluator, evaluate_every=steps(recipe.evaluate_every),
-        scheduler=scheduler, clip=_clip(recipe, model),
-        target=task.target, penalties=regularizers.penalties, average=regularizers.average,
+        scheduler=scheduler, clip=_clip(recipe, task.trained(model)),
+        task=task, penalties=regularizers.penalties, average=regularizers.average,
         constraints=regularizers.constraints, snapshots=regularizers.snapshots,
         adversary=regularizers.adversary, stopping=regularizers.stopping,
-        autocast=autocast, log_every=recipe.log_every, accumulate=recipe.accumulate,
+        autocast=autocast, log_every=recipe.log_every, accumulate=window,
         tally=Tally(task, tallied) if tallied else None,
     )  # fmt: skip
     parts.curvature = curvature_for(parts, recipe)
     findings = look_over(recipe, data, parts, device)
-    return Setup(recipe, data, task, parts, evaluator, built, regularizers, findings)
+    made = (recipe, data, task, parts, evaluator, built, regularizers, findings)
+    return Setup(*made, loggers=loggers)
 
 
 def pick_device(name: str) -> torch.device:
@@ -226,10 +229,10 @@ def _evaluator(
         with place(f"metrics.{i}"):
             if one.name:
                 card = catalog.get(one.name, "metric")
-                if data.task not in card.facts["task"]:
-                    fit = [c.key for c in catalog.shelf("metric") if data.task in c.facts["task"]]
+                if task.name not in card.facts["task"]:
+                    fit = [c.key for c in catalog.shelf("metric") if task.name in c.facts["task"]]
                     raise ValueError(
-                        f"{name} is for {card.facts['task']}, and {data.name} is {data.task}; "
+                        f"{name} is for {card.facts['task']}, and {data.name} is {task.name}; "
                         f"take {', '.join(fit)}"
                     )
                 modes[name] = "max" if card.facts["better"] == "higher" else "min"

@@ -32,6 +32,7 @@ def capture(setup: Setup, state: State) -> dict[str, Any]:
         "optimizer": parts.optimizer.state_dict(),
         "scheduler": None if parts.scheduler is None else parts.scheduler.state_dict(),
         "stopping": None if parts.stopping is None else parts.stopping.state_dict(),
+        "task": parts.task.state_dict(),
         "tally": None if parts.tally is None else parts.tally.state_dict(),
         "average": None if parts.average is None else parts.average.state_dict(),
         "snapshots": None if parts.snapshots is None else parts.snapshots.state_dict(),
@@ -85,6 +86,7 @@ def restore(setup: Setup, saved: Mapping[str, Any]) -> State:
         raise RunError(
             f"the checkpoint does not fit the recipe: {error}; was recipe.yaml changed since?"
         ) from error
+    parts.task.load_state_dict(saved["task"])
     rng = saved["rng"]
     torch.set_rng_state(rng["torch"])
     if rng["cuda"]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from brickyard.train.evaluate import Metric
-from brickyard.train.task import Classification, Task
+from brickyard.train.tasks import Classification, Task
 
 #: Outputs of the latest batches are kept up to this size; a checkpoint holds them too.
 MOST_BYTES = 1 << 22

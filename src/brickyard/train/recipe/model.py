@@ -14,12 +14,12 @@ _SECONDS = re.compile(r"\d+(\.\d+)?s")
 
 #: Fields that hold one brick, and fields that hold a list of them, with the bricks' kinds.
 ONE = {
-    "data": "data", "model": "model", "loss": "loss", "optimizer": "optimizer",
+    "data": "data", "task": "task", "model": "model", "loss": "loss", "optimizer": "optimizer",
     "clipping": "clipping",
 }  # fmt: skip
 MANY = {
     "schedule": "schedule", "regularizers": "regularizer", "augmentation": "augmentation",
-    "metrics": "metric",
+    "metrics": "metric", "loggers": "logger",
 }  # fmt: skip
 
 #: Options of bricks that are bricks themselves, with their kinds.
@@ -187,6 +187,7 @@ class Recipe(BaseModel):
 
     Args:
         data: what to train on.
+        task: what is learnt from it; goes without saying for labels and numbers.
         model: the network; its input shape and number of outputs come from the data.
         loss: what training makes small.
         optimizer: how gradients become steps.
@@ -210,7 +211,8 @@ class Recipe(BaseModel):
         keep: which checkpoints stay, such as ``{last: 3, best: 5, every: 10ep}``: the last resume
             points, the weights of the best evaluations, and a resume point at every such distance,
             for good. The last two and the best one when left out.
-        log_every: steps between the training rows of ``metrics.jsonl``.
+        loggers: where rows go besides ``metrics.jsonl``, such as ``[tensorboard, csv_log]``.
+        log_every: steps between the training rows.
         workers: processes that load data sets which do not fit in memory.
         precision: ``"fp32"``, or ``"bf16"`` for autocast in bfloat16.
         channels_last: lay images out with channels last; faster for convolutions on many machines.
@@ -227,6 +229,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     data: One
+    task: One | None = None
     model: One
     loss: One
     optimizer: One = Component(name="adamw")
@@ -245,6 +248,7 @@ class Recipe(BaseModel):
     evaluate_every: Steps = "1ep"
     checkpoint_every: Often = "30s"
     keep: Annotated[Keep, BeforeValidator(_check_keep)] = Keep()
+    loggers: Many = Field(default_factory=list)
     log_every: int = Field(10, ge=1)
     workers: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"

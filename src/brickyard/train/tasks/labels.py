@@ -1,40 +1,18 @@
-"""Say how a kind of task turns data into the loss's targets and outputs into predictions."""
+"""One label or some numbers a sample: classification and regression."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brickyard.catalog import Card
+from brickyard.catalog import Card, brick
 from brickyard.train.data import Data
-from brickyard.train.fit import check_target
+from brickyard.train.tasks.base import Task
 
-__all__ = ["Classification", "Regression", "Task", "task_for"]
-
-
-class Task(ABC):
-    """Stand between data, model, loss and metrics."""
-
-    #: Outputs of the model.
-    outputs: int
-    #: What metrics are built with.
-    metric_outputs: int
-
-    @abstractmethod
-    def target(self, y: Tensor) -> Tensor:
-        """Return the data's targets (N, ...) in the form that the loss takes."""
-
-    @abstractmethod
-    def scored(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return predictions and targets in the form that metrics take."""
-
-    @abstractmethod
-    def inspect(self, output: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Return what the report shows of each sample: target, prediction, confidence, loss."""
+__all__ = ["Classification", "Regression", "classification", "regression"]
 
 
 @dataclass
@@ -48,6 +26,13 @@ class Classification(Task):
 
     classes: int
     binary: bool = False
+    name = "classification"
+
+    @property
+    def targets(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Return what losses may want: one logit only where there are two classes."""
+        kinds = {"class indices", "class indices or probabilities"}
+        return frozenset(kinds | ({"binary"} if self.classes == 2 else set()))
 
     @property
     def outputs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -93,6 +78,8 @@ class Regression(Task):
     outputs: int
     mean: float | Tensor = 0.0
     std: float | Tensor = 1.0
+    name = "regression"
+    targets = frozenset({"values"})
 
     @property
     def metric_outputs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -117,19 +104,61 @@ class Regression(Task):
         return {"target": true, "prediction": pred, "loss": (pred - true).square()}
 
 
-def task_for(data: Data, loss: Card | None) -> Task:
-    """Return the task of a data set under a loss.
+@brick(
+    "task", "classification", public="brickyard.train.tasks", takes=("classification",),
+    summary="Tell which one of several classes a sample belongs to.",
+    use_when="Every sample has exactly one label.",
+    avoid_when="A sample may have several labels (multi_label), or the classes are ordered numbers "
+    "whose distance matters (regression).",
+    best_for="Images, tables and texts with one label each.",
+    paper="Bishop, Pattern Recognition and Machine Learning, 2006, section 4.3",
+    tune_first="The loss: cross_entropy, and focal or class weights when classes are rare.",
+    pairs_with=("cross_entropy", "accuracy", "focal"),
+    cost="Nothing beside the model and the loss.",
+)  # fmt: skip
+def classification(data: Data, loss: Card | None = None) -> Classification:
+    """Make the task of telling classes apart.
+
+    Losses that want one logit (their cards say target: binary) get a model with one output, and
+    targets 0.0 and 1.0.
 
     Args:
-        data: what is trained on.
+        data: says how many classes there are.
         loss: the loss's card; none for the user's own.
 
-    Raises:
-        RecipeError: the loss cannot be trained on such targets.
+    Example:
+        >>> Classification(classes=10).outputs
+        10
+
+    Reference:
+        Bishop, Pattern Recognition and Machine Learning, 2006, section 4.3.
     """
-    if loss is not None:
-        check_target(loss, data)
-    if data.task == "regression":
-        return Regression(data.outputs, data.target_mean, data.target_std)
     binary = loss is not None and loss.facts.get("target") == "binary"
     return Classification(data.outputs, binary=binary)
+
+
+@brick(
+    "task", "regression", public="brickyard.train.tasks", takes=("regression",),
+    summary="Predict one or several numbers for every sample.",
+    use_when="The target is a quantity, and being nearly right is nearly as good as being right.",
+    avoid_when="The numbers are names of classes: class 2 is not between 1 and 3.",
+    best_for="Tables, sensors, counts after a logarithm.",
+    paper="Bishop, Pattern Recognition and Machine Learning, 2006, section 3.1",
+    tune_first="The loss: mse, or huber when there are outliers.",
+    pairs_with=("mse", "huber", "r2"),
+    cost="Nothing beside the model and the loss.",
+)  # fmt: skip
+def regression(data: Data) -> Regression:
+    """Make the task of predicting numbers; the network sees them standardised.
+
+    Args:
+        data: says how many numbers there are, and how they were standardised.
+
+    Example:
+        >>> Regression(outputs=1, mean=5.0, std=2.0).scored(torch.zeros(3, 1), torch.ones(3))[1]
+        tensor([7., 7., 7.])
+
+    Reference:
+        Bishop, Pattern Recognition and Machine Learning, 2006, section 3.1.
+    """
+    return Regression(data.outputs, data.target_mean, data.target_std)
