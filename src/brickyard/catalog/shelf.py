@@ -184,7 +184,7 @@ def _check_card(card: Card) -> Iterator[str]:
             yield f"{card.key}: {name} is empty (every {kind.name} states it)"
     if len(card.summary) > 120:
         yield f"{card.key}: summary has {len(card.summary)} characters; 120 at the most"
-    if not card.formula and kind.name not in ("model", "data"):
+    if not card.formula and kind.name not in ("model", "data", "task", "logger"):
         yield f"{card.key}: no Math: block in the docstring, and no formula"
     if card.needs and not card.extra:
         yield f"{card.key}: needs packages but names no extra"

@@ -7,9 +7,10 @@ from time import perf_counter as now
 from typing import Any
 
 from brickyard.errors import RunError
-from brickyard.runs import METRICS, MetricsWriter, RunFolder
+from brickyard.runs import METRICS, RunFolder
 from brickyard.schedules import Length
 from brickyard.train.checkpoint import Checkpoints, Retention, Scored
+from brickyard.train.loggers import Rows
 from brickyard.train.loop import State
 from brickyard.train.setup import Setup
 from brickyard.train.snapshot import capture
@@ -34,7 +35,7 @@ class Keeper:
     """
 
     def __init__(
-        self, setup: Setup, run: RunFolder, state: State, writer: MetricsWriter,
+        self, setup: Setup, run: RunFolder, state: State, writer: Rows,
         warn: Callable[[str], None],
     ):  # fmt: skip
         self.setup, self.folder, self.state = setup, run, state
