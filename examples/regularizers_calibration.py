@@ -5,20 +5,21 @@ others. The expected calibration error is the distance between confidence and ac
 over 15 equal bins of confidence, weighted by the samples in them; the gap is mean confidence less
 accuracy, above 0 for a model that is too sure.
 
-`python examples/regularizers_calibration.py 2`, mean and deviation of 2 seeds (torch 2.13.0, CPU,
-1 thread):
+`python examples/regularizers_calibration.py`, mean and deviation of 5 seeds (torch 2.13.0, CPU, 1
+thread):
 
     smoothing  accuracy         calibration error  gap               nats per digit
-    0.0        0.902 +- 0.002    0.044 +- 0.004    0.044 +- 0.004    0.438 +- 0.023
-    0.05       0.912 +- 0.004    0.075 +- 0.005   -0.075 +- 0.005    0.354 +- 0.002
-    0.1        0.916 +- 0.004    0.137 +- 0.006   -0.137 +- 0.006    0.409 +- 0.000
-    0.2        0.920 +- 0.001    0.233 +- 0.002   -0.233 +- 0.002    0.519 +- 0.000
+    0.0        0.903 +- 0.002    0.044 +- 0.003    0.044 +- 0.003    0.436 +- 0.016
+    0.02       0.907 +- 0.003    0.026 +- 0.003   -0.022 +- 0.003    0.333 +- 0.006
+    0.05       0.909 +- 0.004    0.074 +- 0.004   -0.073 +- 0.004    0.358 +- 0.005
+    0.1        0.912 +- 0.004    0.134 +- 0.004   -0.134 +- 0.004    0.411 +- 0.003
+    0.2        0.916 +- 0.003    0.231 +- 0.002   -0.231 +- 0.002    0.522 +- 0.003
 
-Smoothing is known to calibrate. Here it does not: the plain model is too sure by 4 %, and already
-0.05 turns that into a model that is too timid by more. What it does bring is accuracy, and at 0.05
-a better likelihood.
+Smoothing lowers the calibration error if it fits: the plain model is too sure by 4 %, and 0.02 takes
+that away with every seed. The usual 0.1 does not: it makes this model too timid by three times as
+much as it was too sure. Accuracy grows with smoothing all the way, likelihood is best at 0.02.
 
-The number behind the command is that of the seeds; 5 without it.
+A number behind the command runs fewer seeds.
 """
 
 import sys
@@ -32,7 +33,7 @@ from brickyard.train.data import TensorBatches, mnist5k
 torch.set_num_threads(1)  # matrices this small gain nothing from more
 SEEDS = range(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
 EPOCHS, BATCH = 30, 64
-SMOOTHING = (0.0, 0.05, 0.1, 0.2)
+SMOOTHING = (0.0, 0.02, 0.05, 0.1, 0.2)
 
 
 def calibration(logits, y, bins=15):
@@ -72,8 +73,8 @@ print("smoothing  accuracy         calibration error  gap               nats per
 for smoothing, rows in found.items():
     cells = [f"{m:6.3f} +- {s:.3f}" for m, s in zip(np.mean(rows, 0), np.std(rows, 0), strict=True)]
     print(f"{smoothing:<9} {'   '.join(cells)}")
-plain, light, usual = (np.mean(found[s], 0) for s in (0.0, 0.05, 0.1))
-if usual[0] < plain[0] or light[3] > plain[3] or not plain[2] > 0 > usual[2]:
-    raise SystemExit("smoothing should raise accuracy and likelihood, and turn the gap's sign")
-if usual[1] < plain[1]:
-    raise SystemExit("smoothing 0.1 calibrates after all: the header says that it does not")
+plain, light, usual = (np.array(found[s]).T for s in (0.0, 0.02, 0.1))
+if usual[0].mean() < plain[0].mean() or light[3].mean() > plain[3].mean():
+    raise SystemExit("smoothing should raise accuracy and likelihood")
+if (light[1] > plain[1]).any() or (usual[1] < plain[1]).any():
+    raise SystemExit("0.02 should calibrate with every seed, and 0.1 with none")

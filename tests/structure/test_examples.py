@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 #: Seeds that a test runs; the results in the files' headers are of three or five.
-SEEDS = {"losses_imbalance": 2, "regularizers_calibration": 2, "schedules_onecycle": 2}
+SEEDS = {"losses_imbalance": 2, "schedules_onecycle": 2}
 #: Beginnings of the names of examples that take a number of seeds.
 SEEDED = ("losses_", "regularizers_", "schedules_")
 
