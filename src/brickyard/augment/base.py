@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Transform:
+class Transform(ABC):
     """Be the form of an augmentation: ``transform(x, y, generator) -> (x, y)`` on a whole batch.
 
     All randomness comes from ``generator``; samples are never changed in place, and ``y`` comes
@@ -26,6 +27,7 @@ class Transform:
     #: True where targets become mixtures of two samples' targets.
     mixes = False
 
+    @abstractmethod
     def __call__(
         self, x: Tensor, y: Any = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Any]:
@@ -36,7 +38,6 @@ class Transform:
             y: their targets.
             generator: source of all randomness; torch's default generator when None.
         """
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         names = inspect.signature(type(self)).parameters

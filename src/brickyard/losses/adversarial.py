@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,7 +23,7 @@ from brickyard.losses._contracts import (
 __all__ = ["GANHinge", "GANLeastSquares", "GANMinimax", "GANNonSaturating", "Wasserstein"]
 
 
-class _Game(Loss):
+class _Game(Loss, ABC):
     """Hold both sides of a game; a subclass gives three functions of a score."""
 
     def __init__(self, reduction: Reduction = "mean", validate: Validate = "cheap"):
@@ -56,14 +58,17 @@ class _Game(Loss):
     def _reduce(self, loss: Tensor) -> Tensor:
         return reduce(type(self).__name__, loss, self.reduction)
 
+    @abstractmethod
     def _accept(self, score: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Return the discriminator's loss for each score of what is real."""
 
+    @abstractmethod
     def _reject(self, score: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Return the discriminator's loss for each score of what was generated."""
 
+    @abstractmethod
     def _fool(self, score: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Return the generator's loss for each score of what it generated."""
 
 
 @brick(

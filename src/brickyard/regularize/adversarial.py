@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ __all__ = ["FGSM", "PGD", "Attack", "adversarial_loss", "fgsm", "pgd"]
 Clip = tuple[float, float] | list[float] | None
 
 
-class Attack:
+class Attack(ABC):
     """Hold the ball an attack may search, and train on what it finds.
 
     Args:
@@ -73,11 +74,12 @@ class Attack:
             y = y.clone() if y.is_inference() else y.detach()
             return self._search(model, x.detach().clone(), y, loss, generator).detach()
 
+    @abstractmethod
     def _search(
         self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss,
         generator: torch.Generator | None,
     ) -> Tensor:  # fmt: skip
-        raise NotImplementedError
+        """Return the changed inputs; the model is in the modes that the attack wants."""
 
     def batch_loss(
         self, model: nn.Module, loss: Loss, x: Tensor, y: Tensor, clean: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -19,7 +20,7 @@ __all__ = ["EMA", "SWA", "Average"]
 Tensors = dict[str, Tensor]
 
 
-class Average:
+class Average(ABC):
     """Keep an average of a model's weights; subclasses say which.
 
     Parameters that several modules share are kept once. Averages of half-precision weights are
@@ -62,9 +63,9 @@ class Average:
         """Say whether the step that was just taken is averaged."""
         return True
 
+    @abstractmethod
     def _weight(self) -> float:
         """Return the share of the newest weights in the average."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def update(self) -> bool:
