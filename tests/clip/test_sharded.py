@@ -1,12 +1,10 @@
 """Clipping across processes: two gloo ranks against one process, with DDP and with DTensors."""
 
 import math
-import socket
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from ranks import on_ranks
 from torch import nn
 
 from brickyard.clip import (
@@ -44,61 +42,47 @@ def plain(name, scale=1.0):
     return float(norm), [p.grad for p in params]
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def work(rank, port, results):
+def work(rank, results):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=RANKS)
+    mesh = init_device_mesh("cpu", (RANKS,))
+    for layout, dim in LAYOUTS.items():
+        for name, clip in CLIPS.items():
+            params = []
+            for i, (w, g) in enumerate(zip(*make(), strict=True)):
+                cut = [Replicate()] if dim is None else [Shard(min(dim, w.ndim - 1))]
+                p = nn.Parameter(w if i == 3 else distribute_tensor(w, mesh, cut))
+                p.grad = g if i == 3 else distribute_tensor(g, mesh, cut)
+                params.append(p)
+            norm = clip(params)
+            whole = [p.grad.full_tensor() if i < 3 else p.grad for i, p in enumerate(params)]
+            results[f"{layout} {name} {rank}"] = (float(norm), [g.tolist() for g in whole])
+    w, g = (many[0] for many in make())
+    p = nn.Parameter(distribute_tensor(w, mesh, [Replicate()]))
+    p.grad = DTensor.from_local(g / RANKS, mesh, [Partial()])
+    norm = float(clip_by_global_norm([p], 0.5))
+    results[f"partial {rank}"] = (norm, p.grad.full_tensor().tolist())
     try:
-        mesh = init_device_mesh("cpu", (RANKS,))
-        for layout, dim in LAYOUTS.items():
-            for name, clip in CLIPS.items():
-                params = []
-                for i, (w, g) in enumerate(zip(*make(), strict=True)):
-                    cut = [Replicate()] if dim is None else [Shard(min(dim, w.ndim - 1))]
-                    p = nn.Parameter(w if i == 3 else distribute_tensor(w, mesh, cut))
-                    p.grad = g if i == 3 else distribute_tensor(g, mesh, cut)
-                    params.append(p)
-                norm = clip(params)
-                whole = [p.grad.full_tensor() if i < 3 else p.grad for i, p in enumerate(params)]
-                results[f"{layout} {name} {rank}"] = (float(norm), [g.tolist() for g in whole])
-        w, g = (many[0] for many in make())
-        p = nn.Parameter(distribute_tensor(w, mesh, [Replicate()]))
         p.grad = DTensor.from_local(g / RANKS, mesh, [Partial()])
-        norm = float(clip_by_global_norm([p], 0.5))
-        results[f"partial {rank}"] = (norm, p.grad.full_tensor().tolist())
-        try:
-            p.grad = DTensor.from_local(g / RANKS, mesh, [Partial()])
-            clip_by_value([p], 0.1)
-        except ValueError as error:
-            results[f"refused {rank}"] = str(error)
-        bad = distribute_tensor(torch.tensor([1.0, 2.0, 3.0, math.inf]), mesh, [Shard(0)])
-        p = nn.Parameter(torch.zeros_like(bad))
-        p.grad = bad
-        results[f"inf {rank}"] = (float(clip_by_global_norm([p], 1.0)), bad.to_local().tolist())
-        torch.manual_seed(1)
-        net, x = nn.Linear(4, 3), torch.randn(2 * RANKS, 4)
-        parallel = nn.parallel.DistributedDataParallel(net)
-        parallel(x[2 * rank : 2 * rank + 2]).square().mean().backward()
-        norm = float(clip_by_global_norm(parallel.parameters(), 0.1))
-        results[f"ddp {rank}"] = (norm, [p.grad.tolist() for p in net.parameters()])
-    finally:
-        dist.destroy_process_group()
+        clip_by_value([p], 0.1)
+    except ValueError as error:
+        results[f"refused {rank}"] = str(error)
+    bad = distribute_tensor(torch.tensor([1.0, 2.0, 3.0, math.inf]), mesh, [Shard(0)])
+    p = nn.Parameter(torch.zeros_like(bad))
+    p.grad = bad
+    results[f"inf {rank}"] = (float(clip_by_global_norm([p], 1.0)), bad.to_local().tolist())
+    torch.manual_seed(1)
+    net, x = nn.Linear(4, 3), torch.randn(2 * RANKS, 4)
+    parallel = nn.parallel.DistributedDataParallel(net)
+    parallel(x[2 * rank : 2 * rank + 2]).square().mean().backward()
+    norm = float(clip_by_global_norm(parallel.parameters(), 0.1))
+    results[f"ddp {rank}"] = (norm, [p.grad.tolist() for p in net.parameters()])
 
 
 @pytest.fixture(scope="module")
 def results():
-    with mp.Manager() as manager:
-        shared = manager.dict()
-        mp.spawn(work, (free_port(), shared), nprocs=RANKS)
-        return dict(shared)
+    return on_ranks(work, RANKS)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

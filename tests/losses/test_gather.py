@@ -1,11 +1,8 @@
 """Contrastive losses across ranks: two gloo processes against one process with the joined batch."""
 
-import socket
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from ranks import on_ranks
 from torch import nn
 
 import brickyard.losses as L
@@ -30,41 +27,27 @@ def data():
     return net, a, b
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def work(rank, port, results):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=RANKS)
-    try:
-        mine = slice(rank * LOCAL, (rank + 1) * LOCAL)
-        for name, loss in LOSSES.items():
-            net, a, b = data()
-            parallel = nn.parallel.DistributedDataParallel(net)
-            value = loss(parallel, a[mine], b[mine], LABELS[mine], True)
-            value.backward()
-            found = [value.item(), *(p.grad.flatten().tolist() for p in net.parameters())]
-            results[f"{name} {rank}"] = found
+def work(rank, results):
+    mine = slice(rank * LOCAL, (rank + 1) * LOCAL)
+    for name, loss in LOSSES.items():
         net, a, b = data()
-        each = L.nt_xent_loss(a[mine], b[mine], gather=True, reduction="none")
-        results[f"none {rank}"] = each.tolist()
-        try:
-            L.nt_xent_loss(a[: 2 + rank], b[: 2 + rank], gather=True)
-        except ValueError as error:
-            results[f"unequal {rank}"] = str(error)
-    finally:
-        dist.destroy_process_group()
+        parallel = nn.parallel.DistributedDataParallel(net)
+        value = loss(parallel, a[mine], b[mine], LABELS[mine], True)
+        value.backward()
+        found = [value.item(), *(p.grad.flatten().tolist() for p in net.parameters())]
+        results[f"{name} {rank}"] = found
+    net, a, b = data()
+    each = L.nt_xent_loss(a[mine], b[mine], gather=True, reduction="none")
+    results[f"none {rank}"] = each.tolist()
+    try:
+        L.nt_xent_loss(a[: 2 + rank], b[: 2 + rank], gather=True)
+    except ValueError as error:
+        results[f"unequal {rank}"] = str(error)
 
 
 @pytest.fixture(scope="module")
 def results():
-    with mp.Manager() as manager:
-        shared = manager.dict()
-        mp.spawn(work, (free_port(), shared), nprocs=RANKS)
-        return dict(shared)
+    return on_ranks(work, RANKS)
 
 
 @pytest.mark.parametrize("name", LOSSES)
