@@ -9,6 +9,7 @@
 ``evaluation.npz``     targets, predictions and worst samples of the best weights on validation data
 ``summary.json``       final and best metrics, durations, exit reason, model, data
 ``report.html``        the page
+``export/``            the best weights for use elsewhere, with a model card: `brickyard export`
 =====================  ============================================================================
 """
 
