@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from brickyard.catalog import brick
-from brickyard.runs import atomic_write
+from brickyard.runs import atomic_write, to_json
 from brickyard.train.loggers.base import Logger, RunFacts
 
 __all__ = ["MLflow"]
@@ -127,7 +127,7 @@ class MLflow(Logger):
 
         self.flush()
         reason = str(summary.get("exit_reason", ""))
-        best = summary.get("best") or {}
+        best = to_json(summary.get("best") or {})
         tags = {"exit_reason": reason, "best_step": best.get("step", "")}
         tags |= {f"best_{name}": value for name, value in (best.get("val") or {}).items()}
         with _quiet():
