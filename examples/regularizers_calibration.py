@@ -15,9 +15,10 @@ thread):
     0.1        0.912 +- 0.004    0.134 +- 0.004   -0.134 +- 0.004    0.411 +- 0.003
     0.2        0.916 +- 0.003    0.231 +- 0.002   -0.231 +- 0.002    0.522 +- 0.003
 
-Smoothing lowers the calibration error if it fits: the plain model is too sure by 4 %, and 0.02 takes
-that away with every seed. The usual 0.1 does not: it makes this model too timid by three times as
-much as it was too sure. Accuracy grows with smoothing all the way, likelihood is best at 0.02.
+Smoothing lowers the calibration error if it fits: the plain model is too sure by 4 %, and 0.02
+lowers the error with every seed. The usual 0.1 does not: it makes this model too timid, by three
+times as much as it was too sure. Accuracy grows with smoothing all the way, likelihood is best at
+0.02.
 
 A number behind the command runs fewer seeds.
 """

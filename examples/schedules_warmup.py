@@ -5,8 +5,8 @@ each sum, as in Vaswani et al. 2017, trained by AdamW for 5 epochs. Weights, bat
 steps are the same in all runs, and the rate falls in a straight line to 0; with warmup it first
 rises over 30 % of the steps. Chance is an accuracy of 0.1 and a loss of ln 10 = 2.303.
 
-`python examples/schedules_warmup.py`, loss over the last epoch as mean and deviation of 5 seeds, and
-accuracy on 359 other digits (torch 2.13.0, CPU, 1 thread; settings were chosen on 2 other seeds):
+`python examples/schedules_warmup.py`, loss over the last epoch as mean and deviation of 5 seeds,
+and accuracy on 359 other digits (torch 2.13.0, CPU, 1 thread; settings chosen on 2 other seeds):
 
     rate   warmup  training loss   accuracy of each seed
     0.008  none    2.098 +- 0.290  [0.198, 0.387, 0.1, 0.1, 0.134]
