@@ -13,12 +13,9 @@ from brickyard.catalog import brick
 from brickyard.nn.build import Spec, drop, init_weights, make_layer, normalize, resolve
 from brickyard.nn.noise import DropPath
 from brickyard.nn.residual import Residual
+from brickyard.nn.shapes import channels_of, features_of, real, size_of, sizes_of, start_head
 
 __all__ = ["CNN", "MLP"]
-
-#: Spread of the output layer's weights: small, so that training starts near even odds
-#: (cross-entropy ln K for K classes) whatever the layers below put out.
-HEAD_STD = 0.01
 
 
 @brick(
@@ -86,7 +83,7 @@ class MLP(nn.Module):
         init: Spec = "kaiming_normal_",
     ) -> None:
         super().__init__()
-        features = prod(_sizes("input_shape", input_shape))
+        features = prod(sizes_of("input_shape", input_shape))
         widths = _hidden(hidden, depth)
         if residual is not None and len(set(widths)) > 1:
             raise ValueError(
@@ -95,21 +92,21 @@ class MLP(nn.Module):
             )
         layers: list[nn.Module] = [nn.Flatten()]
         for i, (a, b) in enumerate(zip([features, *widths], widths, strict=False)):
-            linear, norm = normalize(nn.Linear(a, b), normalization, **_features(b))
-            act = make_layer("activation", activation, dims=0, **_features(b))
+            linear, norm = normalize(nn.Linear(a, b), normalization, **features_of(b))
+            act = make_layer("activation", activation, dims=0, **features_of(b))
             branch = residual is not None and i > 0
             first = residual is not None and i == 0  # drop_path has its place in the branches
             spec = None if first and _drops_branches(dropout) else dropout
-            linear, noise = drop(linear, spec, branch=branch, **_features(b))
+            linear, noise = drop(linear, spec, branch=branch, **features_of(b))
             if branch:
-                block = nn.Sequential(*_real(linear, norm, noise))
+                block = nn.Sequential(*real(linear, norm, noise))
                 layers += [make_residual(residual, block, dim=b), act]
             else:
-                layers += _real(linear, norm, act, noise)
+                layers += real(linear, norm, act, noise)
         self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(widths[-1], _size("outputs", outputs))
+        self.head = nn.Linear(widths[-1], size_of("outputs", outputs))
         init_weights(self, init)
-        _start_head(self.head)
+        start_head(self.head)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(N, outputs)`` for ``(N, *input_shape)``."""
@@ -184,17 +181,17 @@ class CNN(nn.Module):
         init: Spec = "kaiming_normal_",
     ) -> None:
         super().__init__()
-        shape = _sizes("input_shape", input_shape)
+        shape = sizes_of("input_shape", input_shape)
         if len(shape) != 3:
             raise ValueError(f"input_shape of a cnn must be (C, H, W), got {shape}")
-        counts = _sizes("blocks", blocks, least=0)
+        counts = sizes_of("blocks", blocks, least=0)
         channels, *size = shape
         layers: list[nn.Module] = []
         for stage, count in enumerate(counts):
-            wide = _size("width", width) * 2**stage
+            wide = size_of("width", width) * 2**stage
             stride = 2 if min(size) >= (16 if stage == 0 else 4) else 1
             size = [-(-side // stride) for side in size]
-            sizes = _channels(wide, size)
+            sizes = channels_of(wide, size)
 
             def act(sizes: dict[str, Any] = sizes) -> nn.Module:
                 return make_layer("activation", activation, dims=2, **sizes)
@@ -204,15 +201,15 @@ class CNN(nn.Module):
                 branch = [*_conv(wide, sizes, normalization), act()]
                 last, *norm = _conv(wide, sizes, normalization)
                 last, noise = drop(last, dropout, dims=2, branch=residual is not None, **sizes)
-                block = nn.Sequential(*branch, last, *norm, *_real(noise))
+                block = nn.Sequential(*branch, last, *norm, *real(noise))
                 layers += [make_residual(residual, block, dim=(wide, 1, 1)), act()]
             channels = wide
-        grid = [min(_size("pool", pool), side) for side in size]
+        grid = [min(size_of("pool", pool), side) for side in size]
         layers += [nn.AdaptiveAvgPool2d((grid[0], grid[1])), nn.Flatten()]
         self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(channels * prod(grid), _size("outputs", outputs))
+        self.head = nn.Linear(channels * prod(grid), size_of("outputs", outputs))
         init_weights(self, init)
-        _start_head(self.head)
+        start_head(self.head)
         # convolutions run faster in this layout, on CPU too; torch's stubs do not know the option
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -246,52 +243,15 @@ def _conv(
     channels: int, sizes: dict[str, Any], normalization: Spec, stride: int = 1
 ) -> list[nn.Module]:
     conv = nn.Conv2d(channels, sizes["num_features"], 3, stride, padding=1)
-    return _real(*normalize(conv, normalization, dims=2, **sizes))
-
-
-def _features(width: int) -> dict[str, Any]:
-    """Return the sizes that layers on ``(N, width)`` may ask for."""
-    names = ("num_features", "num_channels", "normalized_shape", "dim", "in_features")
-    return dict.fromkeys((*names, "out_features"), width)
-
-
-def _channels(channels: int, size: Sequence[int]) -> dict[str, Any]:
-    """Return the sizes that layers on ``(N, channels, *size)`` may ask for."""
-    return {
-        "num_features": channels,
-        "num_channels": channels,
-        "normalized_shape": (channels, *size),
-    }
-
-
-def _real(*layers: nn.Module) -> list[nn.Module]:
-    return [layer for layer in layers if not isinstance(layer, nn.Identity)]
-
-
-def _start_head(head: nn.Linear) -> None:
-    nn.init.normal_(head.weight, std=HEAD_STD)
-    nn.init.zeros_(head.bias)
+    return real(*normalize(conv, normalization, dims=2, **sizes))
 
 
 def _hidden(hidden: int | Sequence[int], depth: int | None) -> list[int]:
     if isinstance(hidden, int):
-        return [_size("hidden", hidden)] * _size("depth", 2 if depth is None else depth)
+        return [size_of("hidden", hidden)] * size_of("depth", 2 if depth is None else depth)
     if depth is not None:
         raise ValueError(
             f"depth={depth} repeats one width, but hidden={list(hidden)} gives every layer its "
             f"own; give hidden as one number, or leave depth out"
         )
-    return _sizes("hidden", hidden)
-
-
-def _sizes(name: str, values: Sequence[int], least: int = 1) -> list[int]:
-    values = list(values)
-    if not values:
-        raise ValueError(f"{name} must have at least one entry, got []")
-    return [_size(name, value, least) for value in values]
-
-
-def _size(name: str, value: int, least: int = 1) -> int:
-    if isinstance(value, bool) or value != int(value) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return int(value)
+    return sizes_of("hidden", hidden)

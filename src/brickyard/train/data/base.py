@@ -17,6 +17,10 @@ from torch.utils.data import Dataset
 from brickyard.errors import DataError
 
 TASKS = ("classification", "regression")
+#: Forms of data: what targets are, or that samples are seeds of episodes in an environment.
+FORMS = (
+    *TASKS, "multi_label", "segmentation", "language_model", "transcription", "environment",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +29,10 @@ class Split:
 
     Args:
         x: the samples, shape (n, *input_shape).
-        y: class indices, int64 of shape (n,); or regression targets, float32 of shape
-            (n, outputs), standardised.
+        y: class indices, int64 of shape (n,); regression targets, float32 of shape (n, outputs),
+            standardised; 0.0 or 1.0 for every label, (n, outputs); a class for every pixel,
+            (n, H, W); the next token for every token, (n, T), -100 for none; or the symbols of a
+            strip, (n, most), -1 after the last.
         dataset: instead of the two, an object with ``len`` whose items are such pairs (x, y).
 
     Raises:
@@ -62,7 +68,7 @@ class Data:
 
     Args:
         name: what reports call the data.
-        task: ``"classification"`` or ``"regression"``.
+        task: one of ``FORMS``: what the targets are.
         train: what is trained on.
         val: what is only measured.
         input_shape: shape of one sample.
@@ -92,8 +98,8 @@ class Data:
 
     def __post_init__(self) -> None:
         """Check what the trainer relies on."""
-        if self.task not in TASKS:
-            raise DataError(f"task must be one of {', '.join(TASKS)}; got {self.task!r}")
+        if self.task not in FORMS:
+            raise DataError(f"task must be one of {', '.join(FORMS)}; got {self.task!r}")
         for what, split in (("training", self.train), ("validation", self.val)):
             if len(split) == 0:
                 raise DataError(f"the {what} split of {self.name!r} is empty; change val")

