@@ -10,7 +10,7 @@ from torch import Tensor
 from brickyard.errors import RecipeError, RunError
 from brickyard.optim import SophiaG, SophiaH, gauss_newton_bartlett
 from brickyard.train.closure import innermost
-from brickyard.train.loop import Parts
+from brickyard.train.parts import Parts
 from brickyard.train.recipe import Recipe
 
 #: The likelihood whose negative logarithm a loss is.
@@ -77,7 +77,7 @@ def _hutchinson(
                 output = parts.task.forward(parts.model, x)
                 value = parts.task.loss(parts.loss, output, x, y)
                 for penalty in parts.penalties:
-                    value = value + penalty(parts.model)
+                    value = value + penalty(parts.task.trained(parts.model))
             return value
 
         try:

@@ -23,7 +23,7 @@ from brickyard.train.probe import probe
 from brickyard.train.tasks.base import inputs_of
 
 if TYPE_CHECKING:
-    from brickyard.train.loop import Parts
+    from brickyard.train.parts import Parts
     from brickyard.train.recipe import Recipe
     from brickyard.train.tasks.base import Task
 
@@ -125,6 +125,11 @@ def check_target(loss: Card, data: Data, task: Task) -> None:
         return
     wants = str(loss.facts["target"])
     fit = [card.key for card in catalog.shelf("loss") if task.takes(card)]
+    if task.wants:
+        raise RecipeError(
+            f"loss: {loss.key} is not what {task.name} trains on: {task.wants}; take "
+            f"{', '.join(fit)}"
+        )
     then = f"for {data.name} take {', '.join(fit)}"
     inputs = inputs_of(loss)
     reason = TARGETS.get(wants, f"targets of the kind '{wants}'")

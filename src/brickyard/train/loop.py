@@ -3,118 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from time import perf_counter as now
-from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from brickyard.clip import joint_norm
-from brickyard.errors import RunError
-from brickyard.regularize import EarlyStopping, SnapshotEnsemble
-from brickyard.regularize.averaging import Average
 from brickyard.train.closure import NonFinite, Repeatable, needs_closure
-from brickyard.train.data import Batches
 from brickyard.train.evaluate import Evaluator
-from brickyard.train.tally import Tally
-from brickyard.train.tasks.base import Task
+from brickyard.train.parts import PHASES, Batch, Diverged, Listener, Parts, State
 
-Batch = tuple[Tensor, Tensor]
-PHASES = ("data", "forward", "backward", "step", "evaluate", "checkpoint")
-
-
-class Diverged(RunError):  # noqa: N818  an outcome, and the word that users search for
-    """The loss is not finite any more."""
-
-
-@dataclass
-class Parts:
-    """Hold what a loop needs, already built; any of it may be the user's own.
-
-    Args:
-        model: the network, on its device.
-        loss: called by the task; in supervised learning with the model's output and the targets.
-        optimizer: any torch optimizer.
-        train: training batches.
-        total: steps to train.
-        evaluator: validation; none to train blindly.
-        evaluate_every: steps between evaluations.
-        scheduler: anything with torch's scheduler interface; stepped after every step.
-        clip: takes the parameters, returns the norm before clipping.
-        task: says what is done with a batch; supervised learning by default.
-        penalties: each takes the model and returns a tensor that is added to the loss.
-        constraints: each is called with the model after every step.
-        average: of the weights; once there is one, it is evaluated and kept as the best.
-        snapshots: keeps weights along the way.
-        adversary: called with model, loss, inputs, targets and the loss so far; returns the loss.
-        stopping: says when to stop early.
-        autocast: context of the forward pass.
-        log_every: steps between training rows.
-        checkpoint_every: steps between checkpoints; 0 when listeners go by the clock.
-        keep_every: steps between checkpoints that stay for good; 0 for none.
-        accumulate: batches a step; the last step of an epoch may have fewer.
-        curvature: called with a batch before every step that the optimizer takes.
-        tally: measures the training batches.
-    """
-
-    model: nn.Module
-    loss: Callable[..., Tensor]
-    optimizer: Optimizer
-    train: Batches
-    total: int
-    evaluator: Evaluator | None = None
-    evaluate_every: int = 0
-    scheduler: Any = None
-    clip: Callable[[list[Tensor]], Tensor] | None = None
-    task: Task = field(default_factory=Task)
-    penalties: Sequence[Callable[[nn.Module], Tensor]] = ()
-    constraints: Sequence[Callable[[nn.Module], None]] = ()
-    average: Average | None = None
-    snapshots: SnapshotEnsemble | None = None
-    adversary: Callable[..., Tensor] | None = None
-    stopping: EarlyStopping | None = None
-    autocast: AbstractContextManager[Any] = field(default_factory=nullcontext)
-    log_every: int = 10
-    checkpoint_every: int = 0
-    keep_every: int = 0
-    accumulate: int = 1
-    curvature: Callable[[Tensor, Tensor], None] | None = None
-    tally: Tally | None = None
-
-    @property
-    def epoch_steps(self) -> int:
-        """Return the number of steps an epoch."""
-        return -(-len(self.train) // self.accumulate)
-
-
-@dataclass
-class State:
-    """Hold where a run stands; everything here goes into checkpoints."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    skipped: int = 0
-    best: dict[str, Any] = field(default_factory=dict)
-    window: list[Tensor | float] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-
-
-class Listener(Protocol):
-    """Hear what happens in a loop; the loop ignores what listeners return."""
-
-    def logged(self, loop: Loop, values: dict[str, float]) -> None:
-        """Hear of a training row."""
-
-    def evaluated(self, loop: Loop, values: dict[str, float], best: bool) -> None:
-        """Hear of an evaluation and whether it is the best so far; also of ``loop.training``."""
-
-    def boundary(self, loop: Loop) -> None:
-        """Hear that a step is complete and everything is consistent: the time to checkpoint."""
+__all__ = ["PHASES", "Batch", "Diverged", "Listener", "Loop", "Parts", "State"]
 
 
 class Loop:
@@ -137,6 +37,7 @@ class Loop:
         self.raw: dict[str, float] = {}
         self.norm: Tensor | None = None
         self._by_closure = needs_closure(parts.optimizer)
+        self._trained = parts.task.trained(parts.model)
         self._taken = False
         held = {id(p) for group in parts.optimizer.param_groups for p in group["params"]}
         self.params: list[Tensor] = [
@@ -191,7 +92,7 @@ class Loop:
         """Constrain the new weights, and let the task, averages and snapshots see them."""
         parts = self.parts
         for constrain in parts.constraints:
-            constrain(parts.model)
+            constrain(self._trained)
         if self._taken:
             parts.task.stepped(parts.model)
         if parts.average is not None and self._taken:
@@ -268,7 +169,7 @@ class Loop:
                     loss = loss * (task.weigh(y) / whole)
                 if total is None:
                     for penalty in parts.penalties:
-                        loss = loss + penalty(model)
+                        loss = loss + penalty(self._trained)
             t1 = now()
             loss.backward()
             seconds["forward"] += t1 - t0
@@ -315,6 +216,7 @@ class Loop:
             grads = [p.grad for p in self.params if p.grad is not None]
             norm = joint_norm(grads) if grads else torch.zeros(())
         values = {"loss": loss, "lr": self.rate(), "grad_norm": float(norm)}
+        values |= self.parts.task.measured()
         state.window.clear()
         for listener in self.listeners:
             listener.logged(self, values)
@@ -334,7 +236,8 @@ class Loop:
         start = now()
         self.raw = evaluator.run(self.parts.model)
         if average.recalibrates:
-            average.recalibrate(x for x, _ in self.parts.train.epoch(self.state.epoch))
+            inputs = self.parts.task.inputs
+            average.recalibrate(inputs(x) for x, _ in self.parts.train.epoch(self.state.epoch))
         self.state.seconds["evaluate"] += now() - start
         with average.applied():  # what listeners keep as the best are the weights that were judged
             return self._judge(evaluator)
