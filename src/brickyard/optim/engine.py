@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from brickyard.clip.norms import is_sharded
 from brickyard.optim import backends
 from brickyard.optim.backends.native import obstacle
 from brickyard.optim.binding import Binding
@@ -60,6 +61,7 @@ class Bucket:
                  params: list[torch.Tensor], rows: list[dict[str, Any]],
                  plan: Plan, place: int) -> None:  # fmt: skip
         self.group, self.setup, self.active, self.params = group, setup, active, params
+        self.whole = params  # of DTensors, ``params`` are this process's shards
         self.place = place
         pieces = setup.chain.pieces
         self.every = [(i, every) for i in active if (every := pieces[i].every) is not None]
@@ -104,8 +106,7 @@ class Bucket:
         Raises:
             UnsortedError: a gradient vanished or changed its type, or a parameter moved.
         """
-        params = self.params
-        grads = list(map(_GRAD, params))
+        grads = self.gradients()
         try:
             even = map(_CONTIGUOUS, grads) if self.plain else map(
                 operator.eq, map(torch.Tensor.stride, grads), self.strides)  # fmt: skip
@@ -124,6 +125,10 @@ class Bucket:
                 raise UnsortedError
             self.addresses = addresses
             self.version += 1
+
+    def gradients(self) -> list[Any]:
+        """Return the gradients as they are now."""
+        return list(map(_GRAD, self.params))
 
     def _even(self, grads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return gradients in their parameters' memory order; copies, where they are not."""
@@ -233,13 +238,14 @@ class Engine:
                                    if matches(piece.where, name, p))  # fmt: skip
                     host = self._complete(setup, active, p)
                     why = obstacle(self._plan(setup, active, p), p)
-                    kind = (p.dtype, p.device, p.grad.dtype, why)
+                    kind = (p.dtype, p.device, p.grad.dtype, why, backends.layout(p))
                     made.setdefault((place, active, host, kind), []).append(p)
         for (place, active, *_), params in made.items():
             setup, rows = self.setups[place], [owner.state[p] for p in params]
             plan = self._plan(setup, active, params[0])
             group = owner.param_groups[place]
-            self.buckets.append(Bucket(group, setup, active, params, rows, plan, place))
+            made_of = backends.sharded_bucket() if is_sharded(params[0]) else Bucket
+            self.buckets.append(made_of(group, setup, active, params, rows, plan, place))
         self._seen = [*self._live()]
         self.dirty = False
 
@@ -295,7 +301,7 @@ class Engine:
             ready.append(scalars)
         for bucket, scalars in zip(buckets, ready, strict=True):
             bucket.run.stage(len(bucket.run.programs) - 1, scalars, totals)
-            torch.autograd.graph.increment_version(bucket.params)
+            torch.autograd.graph.increment_version(bucket.whole)
         for bucket in buckets:
             bucket.advance()
         self.totals = totals

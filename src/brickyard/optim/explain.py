@@ -153,7 +153,7 @@ def _names(bucket: Bucket) -> str:
     """Return which parameters a bucket holds: names, or shapes where there are none."""
     group = bucket.group
     named = group.get("param_names") or [f"shape {tuple(p.shape)}" for p in group["params"]]
-    own = set(map(id, bucket.params))
+    own = set(map(id, bucket.whole))
     found = [name for name, p in zip(named, group["params"], strict=True) if id(p) in own]
     return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
 

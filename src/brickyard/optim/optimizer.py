@@ -277,7 +277,7 @@ class Optimizer(Hooks, torch.optim.Optimizer):
         found: dict[str, dict[str, float]] = {name: {} for name in names.values()}
         for bucket in self._engine.buckets:
             for kind, values in bucket.run.outputs().items():
-                for p, value in zip(bucket.params, values, strict=True):
+                for p, value in zip(bucket.whole, values, strict=True):
                     found[names[p]][kind] = value**0.5
         return found
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from brickyard.clip.norms import is_sharded
 from brickyard.compiler import BuildError
 from brickyard.optim.plan import Plan
 from brickyard.optim.rule import Slot
@@ -42,6 +43,21 @@ class Run(Protocol):
 
 def choose(backend: str, plan: Plan, bucket: Any) -> Run:
     """Return the run of the best backend that can do it, at most the one asked for.
+
+    Args:
+        backend: one of ``NAMES``.
+        plan: what to run.
+        bucket: on what.
+    """
+    if hasattr(bucket, "placements"):
+        from brickyard.optim.backends import sharded
+
+        return sharded.choose(backend, plan, bucket)
+    return choose_plain(backend, plan, bucket)
+
+
+def choose_plain(backend: str, plan: Plan, bucket: Any) -> Run:
+    """Return the run of the best backend on the tensors of a bucket as they are.
 
     Args:
         backend: one of ``NAMES``.
@@ -110,6 +126,10 @@ def slot_like(slot: Slot, p: torch.Tensor, dtype: torch.dtype, empty: bool = Fal
                 f"shape {tuple(p.shape)} is not: use where='matrices'"
             )
         shape = (*p.shape[:-1], 1) if slot.init == "rows" else (*p.shape[:-2], 1, p.shape[-1])
+        if is_sharded(p):
+            from brickyard.optim.backends.sharded import new_rows
+
+            return new_rows(shape, p, dtype)
         return torch.zeros(shape, dtype=dtype, device=p.device)
     if empty:
         return torch.empty_like(p, dtype=dtype)
@@ -129,3 +149,15 @@ def size_of(name: str, p: torch.Tensor) -> float:
     return float({"numel": p.numel(), "rows": rows, "cols": cols,
                   "row_count": p.numel() // max(cols, 1), "col_count": p.numel() // max(rows, 1),
                   "matrices": p.numel() // max(rows * cols, 1)}[name])  # fmt: skip
+
+
+def layout(p: Any) -> Any:
+    """Return a DTensor's mesh and how it is cut; None for other tensors."""
+    return (p.device_mesh, p.placements) if is_sharded(p) else None
+
+
+def sharded_bucket() -> Any:
+    """Return the kind of bucket that holds DTensors; what defines them is loaded by now."""
+    from brickyard.optim.backends.sharded import ShardedBucket
+
+    return ShardedBucket
