@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from brickyard.train.data import Batches
 from brickyard.train.tasks.base import Task
 
+Batch = tuple[Tensor, Tensor]
+#: Samples that a task shows in the report.
+SHOWN = 8
+
 
 class Metric(Protocol):
     """What torchmetrics' metrics have."""
@@ -84,23 +88,24 @@ class Evaluator:
     def run(self, model: nn.Module) -> dict[str, float]:
         """Return the mean loss and every metric over the split."""
         total, samples = 0.0, 0.0
+        self.task.evaluating()
         for metric in self.metrics.values():
             metric.reset()
         with evaluating(model):
             for x, y in self.batches.epoch(0):
                 with self.autocast:
                     output = self.task.forward(model, x)
-                    loss = self.task.loss(self.loss, output, x, y)
-                weight = self.task.weigh(y)
-                total += float(loss) * weight
-                samples += weight
+                    if self.task.held_out_loss:
+                        weight = self.task.weigh(y)
+                        total += float(self.task.loss(self.loss, output, x, y)) * weight
+                        samples += weight
                 for metric in self.metrics.values():
                     if on_model := getattr(metric, "update_on", None):
                         on_model(model, x, y)
                     else:
                         metric.update(*self.task.scored(output, y))
             values = {name: float(metric.compute()) for name, metric in self.metrics.items()}
-        return {"loss": total / samples, **values}
+        return {"loss": total / samples, **values} if self.task.held_out_loss else values
 
     def inspect(self, model: nn.Module, worst: int = 24) -> dict[str, np.ndarray]:
         """Return what the task tells of every sample, and the images with the greatest loss.
@@ -111,15 +116,22 @@ class Evaluator:
         """
         rows: list[dict[str, Tensor]] = []
         images: list[Tensor] = []
+        self.task.evaluating()
         with evaluating(model):
+            drawn = self.task.pictures(model)
+            samples = {} if drawn is None else {"samples": _pictures(drawn.cpu())}
+            hardest: list[Batch] = []
             for x, y in self.batches.epoch(0):
                 rows.append(self.task.inspect(self.task.forward(model, x), y))
                 if not rows[-1]:
-                    return {}
+                    return samples
+                hard = rows[-1]["loss"].argsort(descending=True)[:SHOWN]
+                hardest.append((x[hard], y[hard]))
                 if self.picture and x.ndim == 2:
                     x = x.reshape(len(x), -1, *self.picture[-2:])
                 if _is_image(x):
                     images.append(x[rows[-1]["loss"].argsort(descending=True)[:worst]].cpu())
+            samples |= self._shown(model, rows, hardest)
         found = {key: torch.cat([row[key] for row in rows]).cpu().numpy() for key in rows[0]}
         if images:
             # Each batch kept its own worst; the split's worst are among them.
@@ -130,7 +142,17 @@ class Evaluator:
             order = torch.from_numpy(found["loss"])[kept.cpu()].argsort(descending=True)[:worst]
             found["worst_index"] = kept.cpu()[order].numpy()
             found["worst_images"] = _pictures(torch.cat(images)[order])
-        return found
+        return {**found, **samples}
+
+    def _shown(
+        self, model: nn.Module, rows: list[dict[str, Tensor]], hardest: list[Batch]
+    ) -> dict[str, np.ndarray]:
+        """Return what the task shows of the samples with the greatest loss."""
+        losses = torch.cat([row["loss"].sort(descending=True).values[:SHOWN] for row in rows])
+        x, y = (torch.cat(parts) for parts in zip(*hardest, strict=True))
+        pick = losses.argsort(descending=True)[:SHOWN].to(x.device)
+        shown = self.task.show(model, x[pick], y[pick])
+        return {f"shown_{name}": np.asarray(value) for name, value in shown.items()}
 
 
 def _starts(rows: list[dict[str, Tensor]]) -> list[int]:

@@ -19,7 +19,7 @@ from brickyard.catalog import Card
 from brickyard.catalog.pairs import Made, bad_pairs
 from brickyard.errors import RecipeError
 from brickyard.train.data import Data
-from brickyard.train.probe import probe
+from brickyard.train.probe import Probe, probe
 from brickyard.train.tasks.base import inputs_of
 
 if TYPE_CHECKING:
@@ -81,9 +81,8 @@ def look_over(
         RecipeError: the model cannot take the data, or the loss not the model's output.
     """
     seen = probe(parts.task.forward, parts.model, data, lambda t: t.to(device), parts.autocast)
-    if recipe.loss.name and parts.task.loss_inputs == 2:
-        card = catalog.get(recipe.loss.name, "loss")
-        check_output(card, parts.loss, seen.output, parts.task.target(seen.y))
+    if recipe.loss.name and parts.task.held_out_loss:
+        check_output(catalog.get(recipe.loss.name, "loss"), parts.task, parts.loss, seen)
     names = {id(p): name for name, p in parts.model.named_parameters()}
     decayed = {
         names[id(p)] for group in parts.optimizer.param_groups for p in group["params"]
@@ -159,29 +158,30 @@ def check_target(loss: Card, data: Data, task: Task) -> None:
 # --- Loss and output ------------------------------------------------------------------------------
 
 
-def check_output(card: Card, loss: Callable[..., Tensor], output: Any, target: Tensor) -> None:
+def check_output(card: Card, task: Task, loss: Callable[..., Tensor], seen: Probe) -> None:
     """Refuse a model's output that the loss would misread.
 
     Args:
         card: the loss's card.
+        task: says what the loss is given.
         loss: the loss.
-        output: what the model gave for a few samples, with its graph; other things than tensors
+        seen: what the model gave for a few samples, with its graph; outputs other than tensors
             are left to the loss.
-        target: the samples' targets in the loss's form.
 
     Raises:
         RecipeError: with the reason and what to do.
     """
-    if not isinstance(output, Tensor):
-        return
-    reason = _misread(str(card.facts.get("output", "")), output, target)
-    if reason:
-        raise RecipeError(f"loss: {card.key} {reason}")
+    output, what = seen.output, "output"
+    if isinstance(output, Tensor):
+        what = f"output of shape {tuple(output.shape)}"
+        scores = output.movedim(task.axis, 1) if output.ndim > task.axis else output
+        reason = _misread(str(card.facts.get("output", "")), scores, task.target(seen.y))
+        if reason:
+            raise RecipeError(f"loss: {card.key} {reason}")
     try:
-        loss(output, target)
+        task.loss(loss, output, seen.x, seen.y)
     except (ValueError, TypeError) as error:
-        shape = tuple(output.shape)
-        message = f"loss: {card.key} refuses the model's output of shape {shape}: {error}"
+        message = f"loss: {card.key} refuses the model's {what}: {error}"
         raise RecipeError(message) from error
 
 

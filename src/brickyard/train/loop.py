@@ -216,7 +216,7 @@ class Loop:
             grads = [p.grad for p in self.params if p.grad is not None]
             norm = joint_norm(grads) if grads else torch.zeros(())
         values = {"loss": loss, "lr": self.rate(), "grad_norm": float(norm)}
-        values |= self.parts.task.measured()
+        values |= getattr(self.parts.scheduler, "others", dict)() | self.parts.task.measured()
         state.window.clear()
         for listener in self.listeners:
             listener.logged(self, values)

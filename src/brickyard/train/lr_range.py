@@ -193,7 +193,8 @@ def lr_range_of(
     rates = _rates(low, high, steps, kind)
     _check(smooth, stop)
     parts = build_setup(resolved).parts
-    live = [parts.model, parts.loss, parts.optimizer, *parts.penalties, *parts.constraints]
+    live = [parts.model, parts.loss, parts.optimizer, parts.task, *parts.penalties,
+            *parts.constraints]  # fmt: skip
     with Untouched(live, [parts.train]):
         return _sweep(replace(parts, tally=None), rates, kind, smooth, stop)
 
@@ -249,7 +250,7 @@ def _sweep(
             stopped = "the loss became non-finite"
             break
         for constrain in parts.constraints:
-            constrain(parts.model)
+            constrain(parts.task.trained(parts.model))
         losses.append(value)
         mean = smooth * mean + (1 - smooth) * value
         smoothed.append(mean / (1 - smooth ** len(losses)))

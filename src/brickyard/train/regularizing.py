@@ -155,7 +155,7 @@ def complete_stopping(stopping: EarlyStopping, evaluator: Evaluator) -> None:
         RecipeError: it watches a metric that is not measured.
     """
     stopping.monitor = stopping.monitor or evaluator.monitor
-    known = {"loss", *evaluator.metrics}
+    known = {*(["loss"] if evaluator.task.held_out_loss else []), *evaluator.metrics}
     if stopping.monitor not in known:
         raise RecipeError(
             f"regularizers: early_stopping watches {stopping.monitor!r}, which is not measured; "

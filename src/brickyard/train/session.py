@@ -226,8 +226,9 @@ class Session:
             if reason != "interrupted":
                 self._take_best()
             told, ensemble = what_they_did(
-                self.setup.regularizers, self.setup.evaluator, model, self.state.best
-            )
+                self.setup.regularizers, self.setup.evaluator, self.setup.task.trained(model),
+                self.state.best,
+            )  # fmt: skip
             if ensemble is not None and reason != "interrupted":
                 self._keep_members()
             self.folder.write_evaluation(

@@ -23,7 +23,11 @@ MANY = {
 }  # fmt: skip
 
 #: Options of bricks that are bricks themselves, with their kinds.
-NESTED = {("optimizer", "lookahead"): {"inner": "optimizer"}}
+NESTED = {
+    ("optimizer", "lookahead"): {"inner": "optimizer"},
+    ("task", "gan"): {"critic_optimizer": "optimizer", "penalty": "loss"},
+    ("model", "generator_and_critic"): {"generator": "model", "critic": "model"},
+}
 #: Optimizers that the training loop does not drive, and what to do instead.
 REFUSED = {
     "cma_es": "cma_es searches without gradients, by a matrix of n x n numbers for n weights, so "

@@ -127,6 +127,10 @@ def _components(
     return found
 
 
+#: In place of a default that there is not.
+_NEEDED = object()
+
+
 class _PathError(Exception):
     def __init__(self, path: str, text: str):
         self.path, self.text = path, text
@@ -162,6 +166,7 @@ def fill(component: Component, kind: str, path: str, origins: dict[str, str]) ->
             )
         options, any_more = card.options, False
         label = name = card.key
+    component = component.model_copy(update={"name": name})  # an alias is one and the same
     given, made = _pieces(component, kind, options, path, origins)
     values = {**_check_options(given, options, any_more, label, path), **made}
     for option in options:
@@ -177,15 +182,18 @@ def _pieces(
     """Part a component's options: numbers to be checked, and bricks that stand inside of it."""
     plain, made = dict(component.options), {}
     for name, inner in NESTED.get((kind, component.name), {}).items():
-        if name not in plain:
+        usual = next((o.default for o in options if o.name == name and not o.required), _NEEDED)
+        value = plain.get(name, usual)
+        if value is _NEEDED:
             rule = f"an {inner}, such as {name}: {{name: adamw}}"
             raise _PathError(path, f"{component.name} needs {name}, {rule}")
-        else:
+        if value is not None:
             try:
-                below = Component.parse(plain[name])
+                below = Component.parse(value)
             except ValueError as error:
                 raise _PathError(f"{path}.{name}", str(error)) from None
             made[name] = fill(below, inner, f"{path}.{name}", origins).to_dict()
+            plain[name] = made[name]
     for option in options if kind == "optimizer" else ():
         value = plain.get(option.name)
         if isinstance(value, Mapping) and {"float", "number"} & set(option.type.split(" | ")):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from brickyard.catalog import Card
 from brickyard.train.data import Data
+
+if TYPE_CHECKING:
+    from brickyard.train.recipe import Recipe
 
 __all__ = ["Task", "inputs_of"]
 
@@ -24,9 +27,10 @@ class Task:
     it is built with its options and, where the signature has them, ``data`` and ``loss``, the
     loss's card.
 
-    In a training step the loop calls, in this order: ``prepare``; for every batch ``forward`` and
-    ``loss``; after the optimizer's step ``stepped``. Evaluation calls ``forward``, ``loss``,
-    ``scored`` and ``inspect``.
+    ``check``, ``build`` and ``begin`` come before training. In a training step the loop calls, in
+    this order: ``prepare``; for every batch ``forward`` and ``loss``; after the optimizer's step
+    ``stepped``. Evaluation calls ``evaluating``, then for every batch ``forward``, ``loss`` and
+    ``scored``; the report ``inspect`` and ``pictures``.
 
     Example:
         >>> class Doubled(Task):
@@ -46,6 +50,12 @@ class Task:
     targets: frozenset[str] = frozenset()
     #: Tensors that the loss cannot do without.
     loss_inputs: int = 2
+    #: What its loss must be, in words, where that is no loss of one output and one target.
+    wants: str = ""
+    #: Whether the loss means anything on held-out data; if not, only metrics are measured there.
+    held_out_loss: bool = True
+    #: Axis of the model's output along which the scores of one prediction stand.
+    axis: int = 1
     #: Batches that ``prepare`` takes for every step.
     window: int = 1
 
@@ -54,6 +64,9 @@ class Task:
         fits = not self.targets or str(loss.facts.get("target", "")) in self.targets
         return fits and len(inputs_of(loss)) == self.loss_inputs
 
+    def check(self, recipe: Recipe) -> None:
+        """Refuse what a recipe cannot have beside this task, with a ``RecipeError``."""
+
     def build(self, make: Callable[..., nn.Module], data: Data) -> nn.Module:
         """Return the network: ``make`` builds the recipe's, given what the task decides."""
         return make(input_shape=data.input_shape, outputs=self.outputs)
@@ -61,6 +74,16 @@ class Task:
     def trained(self, model: nn.Module) -> nn.Module:
         """Return the part of the network that the recipe's optimizer steps."""
         return model
+
+    def begin(self, model: nn.Module, loss: Any, total: int, epoch: int) -> None:
+        """Hear what is trained, before the first step and before anything is put back.
+
+        Args:
+            model: the network, on its device.
+            loss: the recipe's loss.
+            total: steps of the run.
+            epoch: steps of an epoch.
+        """
 
     def prepare(self, model: nn.Module, window: Sequence[Batch]) -> Sequence[Batch]:
         """Do what comes before a step's gradients; return the batches to take them from."""
@@ -85,6 +108,17 @@ class Task:
     def stepped(self, model: nn.Module) -> None:
         """Hear that the weights have changed."""
 
+    def measured(self) -> dict[str, float]:
+        """Return what a training row tells besides loss and rate, since the last one."""
+        return {}
+
+    def evaluating(self) -> None:
+        """Hear that an evaluation begins: one draws the same random numbers as any other."""
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """Return what the trained part of the network is called with for samples (N, ...)."""
+        return x
+
     def scored(self, output: Any, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return predictions and targets in the form that metrics take."""
         return output, y
@@ -92,6 +126,18 @@ class Task:
     def inspect(self, output: Any, y: Tensor) -> dict[str, Tensor]:
         """Return what the report shows of each sample: target, prediction, confidence, loss."""
         return {}
+
+    def show(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
+        """Return what the report shows of a few samples, those with the greatest loss.
+
+        Any of ``heading``, ``told``, ``pictures`` (uint8, samples x panels x H x W), ``titles`` (of
+        the panels), ``captions`` (of the samples), and ``texts``, pairs of which the first is bold.
+        """
+        return {}
+
+    def pictures(self, model: nn.Module) -> Tensor | None:
+        """Return pictures (M, C, H, W) that the network makes, for the report."""
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what decides the next step besides the model and the recipe's optimizer."""
