@@ -7,12 +7,16 @@ from collections.abc import Iterator, Sequence
 from time import perf_counter as now
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from brickyard.clip import joint_norm
 from brickyard.train.closure import NonFinite, Repeatable, needs_closure
+from brickyard.train.diagnosis import diagnose
 from brickyard.train.evaluate import Evaluator
 from brickyard.train.parts import PHASES, Batch, Diverged, Listener, Parts, State
+
+#: Steps in a row that an optimizer or a loss scale may leave out before it is an error.
+MOST_SKIPS = 100
 
 __all__ = ["PHASES", "Batch", "Diverged", "Listener", "Loop", "Parts", "State"]
 
@@ -39,6 +43,10 @@ class Loop:
         self._by_closure = needs_closure(parts.optimizer)
         self._trained = parts.task.trained(parts.model)
         self._taken = False
+        self._window: Sequence[Batch] = ()
+        # On other devices it would wait for every step; there, rows and clipping look.
+        self._looks = parts.allowed_skips > 0 or _device(parts.model).type == "cpu"
+        self._sums = getattr(parts.loss, "reduction", "") == "sum"
         held = {id(p) for group in parts.optimizer.param_groups for p in group["params"]}
         self.params: list[Tensor] = [
             p for p in parts.model.parameters() if p.requires_grad and id(p) in held
@@ -72,16 +80,17 @@ class Loop:
             t0 = now()
             known = seconds["forward"] + seconds["backward"]
             loss = step(window)
-            self._after_step()
-            if parts.scheduler is not None:
-                parts.scheduler.step()
-            state.window.append(loss)
-            state.step += 1
             state.batch += len(window)
+            if self._taken:
+                self._after_step()
+                if parts.scheduler is not None:
+                    parts.scheduler.step()
+                state.window.append(loss)
+                state.step, state.in_row = state.step + 1, 0
             seconds["data"] += t0 - mark
             seconds["step"] += now() - t0 - (seconds["forward"] + seconds["backward"] - known)
-            if state.step >= due or self.stop_requested:
-                reason = self._events()
+            if (self._taken and state.step >= due) or self.stop_requested:
+                reason = self._events() if self._taken else ""
                 if reason or self.stop_requested or state.step >= parts.total:
                     return reason
                 due = self._next_event()
@@ -93,9 +102,8 @@ class Loop:
         parts = self.parts
         for constrain in parts.constraints:
             constrain(self._trained)
-        if self._taken:
-            parts.task.stepped(parts.model)
-        if parts.average is not None and self._taken:
+        parts.task.stepped(parts.model)
+        if parts.average is not None:
             parts.average.update()
         if parts.snapshots is not None:
             parts.snapshots.update()
@@ -114,17 +122,21 @@ class Loop:
     def _step(self, window: Sequence[Batch]) -> Tensor:
         """Take one step and return its loss: the order of things in training."""
         parts = self.parts
-        window = parts.task.prepare(parts.model, window)
+        self._window = window = parts.task.prepare(parts.model, window)
         parts.optimizer.zero_grad()
         loss = self._gradients(window)
-        if self._clip():
+        fine = not self._looks or math.isfinite(loss)
+        if fine and parts.scaler is not None:  # unscales, clips, steps
+            self._taken, self.norm = parts.scaler.step(parts.optimizer, self.params, parts.clip)
+        elif fine and self._clip():
             if parts.curvature is not None:
                 parts.curvature(*window[0])
             parts.optimizer.step()
             self._taken = not getattr(parts.optimizer, "last_skipped", False)
         else:
-            self.state.skipped += 1
-            self._taken = False
+            self._refuse(loss)
+        if not self._taken:
+            self._skip()
         return loss
 
     def _step_by_closure(self, window: Sequence[Batch]) -> Tensor:
@@ -133,14 +145,15 @@ class Loop:
         Every time it gets the same function of the weights: same batches, same random numbers.
         The first answer is what is logged.
         """
-        window = self.parts.task.prepare(self.parts.model, window)
+        self._window = window = self.parts.task.prepare(self.parts.model, window)
         again, losses = Repeatable(window[0][0].device), list[Tensor]()
 
         def closure() -> Tensor:
             again.start()
             self.parts.optimizer.zero_grad()
             losses.append(self._gradients(window, count=not losses))
-            if not self._clip():
+            fine = len(losses) > 1 or math.isfinite(losses[0])  # a line search may look too far
+            if not (fine and self._clip()):
                 raise NonFinite
             return losses[-1]
 
@@ -148,30 +161,33 @@ class Loop:
             self.parts.optimizer.step(closure)  # pyright: ignore
             self._taken = True
         except NonFinite:
-            self.state.skipped += 1
-            self._taken = False
+            self._refuse(losses[-1])
+            self._skip()
         return losses[0]
 
     def _gradients(self, window: Sequence[Batch], count: bool = True) -> Tensor:
         """Add the gradients of the mean loss over a window of batches; return that loss."""
         parts, seconds = self.parts, self.state.seconds
         model, task = parts.model, parts.task
-        whole = sum(task.weigh(y) for _, y in window) if len(window) > 1 else 0
+        several = len(window) > 1 and not self._sums
+        whole = sum(task.weigh(y) for _, y in window) if several else 0
         total: Tensor | None = None
         for x, y in window:
             t0 = now()
             with parts.autocast:
                 output = task.forward(model, x)
                 loss = task.loss(parts.loss, output, x, y)
+                if parts.teacher is not None:
+                    loss = parts.teacher(x, output, loss)
                 if parts.adversary is not None:
-                    loss = parts.adversary(model, parts.loss, x, task.target(y), loss)
+                    loss = self._attacked(x, task.target(y), loss)
                 if whole:
                     loss = loss * (task.weigh(y) / whole)
                 if total is None:
                     for penalty in parts.penalties:
                         loss = loss + penalty(self._trained)
             t1 = now()
-            loss.backward()
+            (loss if parts.scaler is None else parts.scaler.scale(loss)).backward()
             seconds["forward"] += t1 - t0
             seconds["backward"] += now() - t1
             if count and parts.tally is not None:
@@ -179,12 +195,37 @@ class Loop:
             total = loss.detach() if total is None else total + loss.detach()
         return total  # pyright: ignore[reportReturnType]  # a window has a batch
 
+    def _attacked(self, x: Tensor, target: Tensor, loss: Tensor) -> Tensor:
+        """Return the adversarial loss; the attack's gradients are scaled as all others are."""
+        parts = self.parts
+        if parts.adversary is None or parts.scaler is None:
+            return loss if parts.adversary is None else parts.adversary(
+                parts.model, parts.loss, x, target, loss)  # fmt: skip
+        criterion, scale = parts.loss, parts.scaler.value
+        scaled = parts.adversary(
+            parts.model, lambda *given: criterion(*given) * scale, x, target, loss * scale
+        )
+        return scaled / scale
+
     def _clip(self) -> bool:
         """Clip the gradients; say whether a step may be taken with them."""
         if self.parts.clip is None:
             return True
         self.norm = self.parts.clip(self.params)
         return math.isfinite(self.norm)
+
+    def _refuse(self, loss: Tensor | float) -> None:
+        """Leave a step out whose loss or gradients are not finite, or end the run over it."""
+        self._taken = False
+        if self.state.in_row >= self.parts.allowed_skips:
+            raise Diverged(diagnose(self.parts, self.state, self._window, loss))
+
+    def _skip(self) -> None:
+        """Count a step that was not taken: nothing advances but the data."""
+        self.state.skipped += 1
+        self.state.in_row += 1
+        if self.state.in_row > max(MOST_SKIPS, self.parts.allowed_skips):
+            raise Diverged(diagnose(self.parts, self.state, self._window, math.nan))
 
     def _next_event(self) -> int:
         """Return the next step at which something other than training is due."""
@@ -197,8 +238,11 @@ class Loop:
     def _events(self) -> str:
         parts, state = self.parts, self.state
         at_end = state.step >= parts.total
+        norm = self._joint_norm()
         if state.step % parts.log_every == 0 or at_end:
-            self._log()
+            self._log(norm)
+        if not math.isfinite(norm):  # the step is taken, and must not get into a checkpoint
+            raise Diverged(diagnose(parts, state, self._window, math.nan))
         stop = False
         due = parts.evaluate_every and state.step % parts.evaluate_every == 0
         if parts.evaluator is not None and (due or at_end):
@@ -207,25 +251,30 @@ class Loop:
             listener.boundary(self)
         return "early_stop" if stop and not at_end else ""
 
-    def _log(self) -> None:
-        state, norm = self.state, self.norm
+    def _log(self, norm: float) -> None:
+        state, parts = self.state, self.parts
         if not state.window:
             return
         loss = math.fsum(map(float, state.window)) / len(state.window)
-        if norm is None:
-            grads = [p.grad for p in self.params if p.grad is not None]
-            norm = joint_norm(grads) if grads else torch.zeros(())
-        values = {"loss": loss, "lr": self.rate(), "grad_norm": float(norm)}
-        values |= getattr(self.parts.scheduler, "others", dict)() | self.parts.task.measured()
+        values = {"loss": loss, "lr": self.rate(), "grad_norm": norm}
+        values |= parts.task.measured()
+        if parts.scaler is not None:
+            values |= parts.scaler.measured()
+        if state.skipped:
+            values["skipped_steps"] = state.skipped
         state.window.clear()
         for listener in self.listeners:
             listener.logged(self, values)
         if not math.isfinite(loss):
-            raise Diverged(
-                f"the loss is {loss} at step {state.step} (gradient norm {float(norm):.4g}, "
-                f"rate {self.rate():.4g}); lower the rate, add warmup or clipping, and check the "
-                "data for non-finite values"
-            )
+            self._refuse(loss)
+
+    def _joint_norm(self) -> float:
+        """Return the norm of the latest gradients, without a loss scale, before clipping."""
+        if self.norm is not None:
+            return float(self.norm)
+        grads = [p.grad for p in self.params if p.grad is not None]
+        norm = joint_norm(grads)
+        return float(norm) / (1.0 if self.parts.scaler is None else self.parts.scaler.left)
 
     def _evaluate(self, evaluator: Evaluator) -> bool:
         """Evaluate in eval mode, keep the best, and say whether to stop early."""
@@ -267,3 +316,7 @@ class Loop:
     def epochs(self) -> float:
         """Return how many epochs have been trained, with the fraction."""
         return self.state.step / self.parts.epoch_steps
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))

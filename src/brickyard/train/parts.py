@@ -15,6 +15,7 @@ from brickyard.regularize import EarlyStopping, SnapshotEnsemble
 from brickyard.regularize.averaging import Average
 from brickyard.train.data import Batches
 from brickyard.train.evaluate import Evaluator
+from brickyard.train.scaling import LossScaler
 from brickyard.train.tally import Tally
 from brickyard.train.tasks.base import Task
 
@@ -57,6 +58,10 @@ class Parts:
         accumulate: batches a step; the last step of an epoch may have fewer.
         curvature: called with a batch before every step that the optimizer takes.
         tally: measures the training batches.
+        scaler: scales the loss, and takes the steps; none where gradients need no scale.
+        allowed_skips: steps in a row with a non-finite loss or gradient that are left out; at the
+            next one, and with 0 at the first, training ends.
+        teacher: called with inputs, output and loss; returns the loss with the teacher's share.
     """
 
     model: nn.Module
@@ -82,6 +87,9 @@ class Parts:
     accumulate: int = 1
     curvature: Callable[[Tensor, Tensor], None] | None = None
     tally: Tally | None = None
+    scaler: LossScaler | None = None
+    allowed_skips: int = 0
+    teacher: Callable[[Tensor, Any, Tensor], Tensor] | None = None
 
     @property
     def epoch_steps(self) -> int:
@@ -91,12 +99,17 @@ class Parts:
 
 @dataclass
 class State:
-    """Hold where a run stands; everything here goes into checkpoints."""
+    """Hold where a run stands; everything here goes into checkpoints.
+
+    ``step`` counts steps that were taken. One that is left out because a loss or gradient is not
+    finite advances nothing but the data: not the schedule, not the averages, not the budget.
+    """
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
     skipped: int = 0
+    in_row: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     window: list[Tensor | float] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))

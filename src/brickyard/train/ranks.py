@@ -1,0 +1,253 @@
+"""One process among several: who shares a batch, adds up what was measured, and agrees to stop.
+
+``torchrun --nproc-per-node N -m brickyard train RECIPE`` starts the processes; PyTorch's own
+engine does the rest: DistributedDataParallel, or ``fully_shard`` with DTensors.
+
+A recipe's ``batch_size`` is that of the whole step, over all processes, so that schedules, epochs
+and checkpoints mean the same with any number of them. Every process takes its part of each batch;
+losses are weighted by what the parts hold, so the step is that of one process with the whole batch.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from brickyard.errors import RecipeError
+from brickyard.train.data import Batches, LoaderBatches, mix_seed
+from brickyard.train.tasks import Task
+
+__all__ = ["Ranks", "started"]
+
+Batch = tuple[Tensor, Tensor]
+
+
+def started() -> bool:
+    """Say whether this is one of several processes that torchrun started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+class Ranks:
+    """Stand for the processes of a run, seen from one of them.
+
+    Args:
+        how: ``"ddp"``: everybody holds the whole model; ``"fsdp"``: everybody holds a part of it.
+        device: ``"auto"`` takes the accelerator with this process's number.
+    """
+
+    def __init__(self, how: str, device: str):
+        if not dist.is_initialized():
+            kind = _accelerator(device)
+            backend = {"cuda": "nccl", "xpu": "xccl"}.get(kind, "gloo")
+            dist.init_process_group(backend, timeout=timedelta(minutes=10))
+        self.how = how
+        self.rank, self.count = dist.get_rank(), dist.get_world_size()
+        self.leads = self.rank == 0
+        self.local = int(os.environ.get("LOCAL_RANK", self.rank))
+        self.forward: nn.Module | None = None
+        self.sharded = how == "fsdp"
+
+    # --- Building ---------------------------------------------------------------------------------
+
+    def shard(self, model: nn.Module) -> nn.Module:
+        """Return the model with its parameters cut over the processes, for ``"fsdp"``.
+
+        Blocks that occur several times in a row (those of a ``Sequential`` or ``ModuleList``) are
+        cut each, so that only one of them is whole at a time; the rest belongs to the model.
+        """
+        if not self.sharded:
+            return model
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        kind = next(model.parameters()).device.type
+        mesh = init_device_mesh(kind, (self.count,))
+        for module in model.modules():
+            if isinstance(module, nn.ModuleList) or (
+                isinstance(module, nn.Sequential) and module is not model
+            ):
+                for block in module:
+                    if list(block.children()) and any(True for _ in block.parameters()):
+                        fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        return model
+
+    def wrap(self, model: nn.Module, task: Task) -> None:
+        """Make training's forward pass one that adds gradients up over the processes.
+
+        Args:
+            model: the network.
+            task: knows how it is used.
+
+        Raises:
+            RecipeError: the task does more than one forward pass can stand for.
+        """
+        if type(task).prepare is not Task.prepare or task.state_dict():
+            raise RecipeError(
+                f"task: {task.name} takes steps or keeps data of its own, which several processes "
+                "do not share; train it with one process"
+            )
+        whole = _Whole(model, task)
+        if self.sharded:
+            self.forward = whole
+            return
+        from torch.nn.parallel import DistributedDataParallel
+
+        self.forward = DistributedDataParallel(whole) if _trains(model) else whole
+
+    def quiet(self, last: bool) -> AbstractContextManager[Any]:
+        """Return the context of a backward pass; gradients travel with a step's last one only."""
+        if self.sharded:
+            for module in self.forward.model.modules():  # pyright: ignore
+                if hasattr(module, "set_requires_gradient_sync"):
+                    module.set_requires_gradient_sync(last)
+            return nullcontext()
+        return nullcontext() if last else self.forward.no_sync()  # pyright: ignore
+
+    def share(self, batches: Batches, training: bool) -> Batches:
+        """Return batches that hold this process's part.
+
+        Args:
+            batches: of the whole run.
+            training: whether the order matters from batch to batch.
+        """
+        if isinstance(batches, LoaderBatches):
+            batches.take_part(self.part, mix_seed(batches.seed, self.rank))
+            return batches
+        return _Part(batches, self.part)
+
+    def part(self, count: int) -> slice:
+        """Return which samples of a batch are this process's.
+
+        A batch with fewer samples than processes goes to everybody, which weights it the same.
+
+        Args:
+            count: samples in the whole batch.
+        """
+        return slice(None) if count < self.count else slice(self.rank, None, self.count)
+
+    def seed(self, seed: int) -> None:
+        """Seed what training draws, such as dropout, differently on every process."""
+        if self.rank:
+            torch.manual_seed(mix_seed(seed, self.rank))
+
+    # --- Agreeing ---------------------------------------------------------------------------------
+
+    def agree(self, weight: float, stop: bool) -> tuple[float, bool]:
+        """Return the mean weight of a step's part, and whether anybody was asked to stop.
+
+        Args:
+            weight: of this process's part: samples, or tokens.
+            stop: whether this process was asked to.
+        """
+        values = self._summed([weight, float(stop)])
+        return values[0] / self.count, values[1] > 0
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """Return each number's mean over the processes; not a number where one is not."""
+        return [value / self.count for value in self._summed(values)]
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Return each number's sum over the processes."""
+        return self._summed(values)
+
+    def decide(self, value: Any) -> Any:
+        """Return the first process's value to all."""
+        held = [value]
+        dist.broadcast_object_list(held, src=0)
+        return held[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return all processes' values, by rank."""
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, value)
+        return found
+
+    def _summed(self, values: Sequence[float]) -> list[float]:
+        tensor = torch.tensor(list(values), dtype=torch.float64, device=self._device())
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def _device(self) -> torch.device:
+        return torch.device("cuda", self.local) if dist.get_backend() == "nccl" else (
+            torch.device("cpu"))  # fmt: skip
+
+    # --- Ending -----------------------------------------------------------------------------------
+
+    def whole(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return a model's state with whole tensors; every process must call it.
+
+        Args:
+            state: what ``state_dict`` of the sharded model returned.
+        """
+        from torch.distributed.tensor import DTensor
+
+        return {name: value.full_tensor() if isinstance(value, DTensor) else value
+                for name, value in state.items()}  # fmt: skip
+
+    def leave(self) -> None:
+        """Wait for everybody, and end the processes' group."""
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+class _Whole(nn.Module):
+    """Make one forward pass of a model and its task's use of it."""
+
+    def __init__(self, model: nn.Module, task: Task):
+        super().__init__()
+        self.model = model
+        self.task = task
+
+    def forward(self, x: Tensor) -> Any:
+        return self.task.forward(self.model, x)
+
+
+class _Part:
+    """Give out one process's part of every batch."""
+
+    def __init__(self, inner: Batches, part: Callable[[int], slice]):
+        self.inner, self._of = inner, part
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        for x, y in self.inner.epoch(number, start=start):
+            mine = self._of(len(y))
+            yield x[mine], y[mine]
+
+
+def _accelerator(device: str) -> str:
+    if device != "auto":
+        return torch.device(device).type
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return found.type if found is not None else "cpu"
+
+
+def _trains(model: nn.Module) -> bool:
+    return any(p.requires_grad for p in model.parameters())
+
+
+@contextmanager
+def named(ranks: Ranks | None) -> Iterator[None]:
+    """Put this process's number in front of what goes wrong in it."""
+    try:
+        yield
+    except Exception as error:
+        if ranks is not None:
+            error.add_note(f"(on rank {ranks.rank} of {ranks.count})")
+        raise
+
+
+def finite(values: Sequence[float]) -> bool:
+    """Say whether all numbers are finite."""
+    return all(map(math.isfinite, values))
