@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from brickyard.train.data import Batches
 from brickyard.train.tasks.base import Task
+
+if TYPE_CHECKING:
+    from brickyard.train.ranks import Ranks
 
 Batch = tuple[Tensor, Tensor]
 #: Samples that a task shows in the report.
@@ -78,6 +81,8 @@ class Evaluator:
         self.mode = mode
         self.autocast = autocast or nullcontext()
         self.picture = tuple(picture or ())
+        #: The processes that each have a part of every batch; torchmetrics adds its sums up itself.
+        self.ranks: Ranks | None = None
 
     def better(self, value: float, than: float) -> bool:
         """Say whether ``value`` beats ``than``; a NaN never does, and is beaten by any number."""
@@ -96,7 +101,9 @@ class Evaluator:
                 with self.autocast:
                     output = self.task.forward(model, x)
                     if self.task.held_out_loss:
-                        weight = self.task.weigh(y)
+                        if not getattr(self.batches, "counts", True):  # another process has this one
+                    continue
+                weight = self.task.weigh(y)
                         total += float(self.task.loss(self.loss, output, x, y)) * weight
                         samples += weight
                 for metric in self.metrics.values():
@@ -104,6 +111,8 @@ class Evaluator:
                         on_model(model, x, y)
                     else:
                         metric.update(*self.task.scored(output, y))
+            if self.ranks is not None:
+                total, samples = self.ranks.total([total, samples])
             values = {name: float(metric.compute()) for name, metric in self.metrics.items()}
         return {"loss": total / samples, **values} if self.task.held_out_loss else values
 

@@ -44,6 +44,7 @@ class Loop:
         self._trained = parts.task.trained(parts.model)
         self._taken = False
         self._window: Sequence[Batch] = ()
+        self._loss: Tensor | float = math.nan
         # On other devices it would wait for every step; there, rows and clipping look.
         self._looks = parts.allowed_skips > 0 or _device(parts.model).type == "cpu"
         self._sums = getattr(parts.loss, "reduction", "") == "sum"
@@ -124,7 +125,7 @@ class Loop:
         parts = self.parts
         self._window = window = parts.task.prepare(parts.model, window)
         parts.optimizer.zero_grad()
-        loss = self._gradients(window)
+        self._loss = loss = self._gradients(window)
         fine = not self._looks or math.isfinite(loss)
         if fine and parts.scaler is not None:  # unscales, clips, steps
             self._taken, self.norm = parts.scaler.step(parts.optimizer, self.params, parts.clip)
@@ -134,7 +135,7 @@ class Loop:
             parts.optimizer.step()
             self._taken = not getattr(parts.optimizer, "last_skipped", False)
         else:
-            self._refuse(loss)
+            self._refuse()
         if not self._taken:
             self._skip()
         return loss
@@ -152,6 +153,7 @@ class Loop:
             again.start()
             self.parts.optimizer.zero_grad()
             losses.append(self._gradients(window, count=not losses))
+            self._loss = losses[-1]
             fine = len(losses) > 1 or math.isfinite(losses[0])  # a line search may look too far
             if not (fine and self._clip()):
                 raise NonFinite
@@ -161,7 +163,7 @@ class Loop:
             self.parts.optimizer.step(closure)  # pyright: ignore
             self._taken = True
         except NonFinite:
-            self._refuse(losses[-1])
+            self._refuse()
             self._skip()
         return losses[0]
 
@@ -171,18 +173,24 @@ class Loop:
         model, task = parts.model, parts.task
         several = len(window) > 1 and not self._sums
         whole = sum(task.weigh(y) for _, y in window) if several else 0
+        ranks = parts.ranks
+        if ranks is not None:
+            whole, stop = ranks.agree(window, task.weigh, self._sums, self.stop_requested)
+            self.stop_requested = self.stop_requested or stop
         total: Tensor | None = None
-        for x, y in window:
+        for i, (x, y) in enumerate(window):
             t0 = now()
+            if ranks is not None:
+                ranks.quiet(i + 1 < len(window))
             with parts.autocast:
-                output = task.forward(model, x)
+                output = task.forward(model, x) if ranks is None else ranks.forward(x)
                 loss = task.loss(parts.loss, output, x, y)
                 if parts.teacher is not None:
                     loss = parts.teacher(x, output, loss)
                 if parts.adversary is not None:
                     loss = self._attacked(x, task.target(y), loss)
                 if whole:
-                    loss = loss * (task.weigh(y) / whole)
+                    loss = loss * (1 / whole if self._sums else task.weigh(y) / whole)
                 if total is None:
                     for penalty in parts.penalties:
                         loss = loss + penalty(self._trained)
@@ -214,18 +222,18 @@ class Loop:
         self.norm = self.parts.clip(self.params)
         return math.isfinite(self.norm)
 
-    def _refuse(self, loss: Tensor | float) -> None:
+    def _refuse(self) -> None:
         """Leave a step out whose loss or gradients are not finite, or end the run over it."""
         self._taken = False
         if self.state.in_row >= self.parts.allowed_skips:
-            raise Diverged(diagnose(self.parts, self.state, self._window, loss))
+            raise Diverged(diagnose(self.parts, self.state, self._window, self._loss))
 
     def _skip(self) -> None:
         """Count a step that was not taken: nothing advances but the data."""
         self.state.skipped += 1
         self.state.in_row += 1
         if self.state.in_row > max(MOST_SKIPS, self.parts.allowed_skips):
-            raise Diverged(diagnose(self.parts, self.state, self._window, math.nan))
+            raise Diverged(diagnose(self.parts, self.state, self._window, self._loss))
 
     def _next_event(self) -> int:
         """Return the next step at which something other than training is due."""
@@ -242,7 +250,7 @@ class Loop:
         if state.step % parts.log_every == 0 or at_end:
             self._log(norm)
         if not math.isfinite(norm):  # the step is taken, and must not get into a checkpoint
-            raise Diverged(diagnose(parts, state, self._window, math.nan))
+            raise Diverged(diagnose(parts, state, self._window, self._loss, taken=True))
         stop = False
         due = parts.evaluate_every and state.step % parts.evaluate_every == 0
         if parts.evaluator is not None and (due or at_end):
@@ -255,7 +263,10 @@ class Loop:
         state, parts = self.state, self.parts
         if not state.window:
             return
-        loss = math.fsum(map(float, state.window)) / len(state.window)
+        losses = [float(value) for value in state.window]
+        if self.parts.ranks is not None:
+            losses = self.parts.ranks.mean(losses)
+        loss = math.fsum(losses) / len(losses)
         values = {"loss": loss, "lr": self.rate(), "grad_norm": norm}
         values |= parts.task.measured()
         if parts.scaler is not None:
@@ -266,7 +277,7 @@ class Loop:
         for listener in self.listeners:
             listener.logged(self, values)
         if not math.isfinite(loss):
-            self._refuse(loss)
+            raise Diverged(diagnose(parts, state, self._window, loss, taken=True))
 
     def _joint_norm(self) -> float:
         """Return the norm of the latest gradients, without a loss scale, before clipping."""

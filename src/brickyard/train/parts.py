@@ -21,6 +21,7 @@ from brickyard.train.tasks.base import Task
 
 if TYPE_CHECKING:
     from brickyard.train.loop import Loop
+    from brickyard.train.ranks import Ranks
 
 Batch = tuple[Tensor, Tensor]
 PHASES = ("data", "forward", "backward", "step", "evaluate", "checkpoint")
@@ -58,6 +59,7 @@ class Parts:
         accumulate: batches a step; the last step of an epoch may have fewer.
         curvature: called with a batch before every step that the optimizer takes.
         tally: measures the training batches.
+        ranks: the processes that train together, where there are several.
         scaler: scales the loss, and takes the steps; none where gradients need no scale.
         allowed_skips: steps in a row with a non-finite loss or gradient that are left out; at the
             next one, and with 0 at the first, training ends.
@@ -87,6 +89,7 @@ class Parts:
     accumulate: int = 1
     curvature: Callable[[Tensor, Tensor], None] | None = None
     tally: Tally | None = None
+    ranks: Ranks | None = None
     scaler: LossScaler | None = None
     allowed_skips: int = 0
     teacher: Callable[[Tensor, Any, Tensor], Tensor] | None = None

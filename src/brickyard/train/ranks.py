@@ -10,19 +10,21 @@ losses are weighted by what the parts hold, so the step is that of one process w
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from brickyard.errors import RecipeError
-from brickyard.train.data import Batches, LoaderBatches, mix_seed
+from brickyard.train.data import Batches, mix_seed
 from brickyard.train.tasks import Task
 
 __all__ = ["Ranks", "started"]
@@ -52,7 +54,7 @@ class Ranks:
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self.leads = self.rank == 0
         self.local = int(os.environ.get("LOCAL_RANK", self.rank))
-        self.forward: nn.Module | None = None
+        self.forward: nn.Module = nn.Identity()  # until ``wrap``
         self.sharded = how == "fsdp"
 
     # --- Building ---------------------------------------------------------------------------------
@@ -65,9 +67,6 @@ class Ranks:
         """
         if not self.sharded:
             return model
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
-
         kind = next(model.parameters()).device.type
         mesh = init_device_mesh(kind, (self.count,))
         for module in model.modules():
@@ -99,30 +98,28 @@ class Ranks:
         if self.sharded:
             self.forward = whole
             return
-        from torch.nn.parallel import DistributedDataParallel
-
         self.forward = DistributedDataParallel(whole) if _trains(model) else whole
 
-    def quiet(self, last: bool) -> AbstractContextManager[Any]:
-        """Return the context of a backward pass; gradients travel with a step's last one only."""
-        if self.sharded:
-            for module in self.forward.model.modules():  # pyright: ignore
-                if hasattr(module, "set_requires_gradient_sync"):
-                    module.set_requires_gradient_sync(last)
-            return nullcontext()
-        return nullcontext() if last else self.forward.no_sync()  # pyright: ignore
+    def quiet(self, quiet: bool) -> None:
+        """Let the coming backward pass keep its gradients here: a step's last one sends them all.
 
-    def share(self, batches: Batches, training: bool) -> Batches:
+        Args:
+            quiet: whether more batches of the step follow.
+        """
+        if self.sharded:
+            for module in self.forward.modules():
+                if isinstance(module, FSDPModule):
+                    module.set_requires_gradient_sync(not quiet, recurse=False)
+        elif isinstance(self.forward, DistributedDataParallel):
+            self.forward.require_backward_grad_sync = not quiet
+
+    def share(self, batches: Batches) -> Batches:
         """Return batches that hold this process's part.
 
         Args:
             batches: of the whole run.
-            training: whether the order matters from batch to batch.
         """
-        if isinstance(batches, LoaderBatches):
-            batches.take_part(self.part, mix_seed(batches.seed, self.rank))
-            return batches
-        return _Part(batches, self.part)
+        return _Part(batches, self)
 
     def part(self, count: int) -> slice:
         """Return which samples of a batch are this process's.
@@ -141,15 +138,23 @@ class Ranks:
 
     # --- Agreeing ---------------------------------------------------------------------------------
 
-    def agree(self, weight: float, stop: bool) -> tuple[float, bool]:
-        """Return the mean weight of a step's part, and whether anybody was asked to stop.
+    def agree(
+        self, window: Sequence[Batch], weigh: Callable[[Tensor], float], sums: bool, stop: bool
+    ) -> tuple[float, bool]:
+        """Return what this process's losses are divided by, and whether anybody was asked to stop.
+
+        Gradients are averaged over the processes, so each divides by the mean weight of the parts:
+        losses that are means count by what they hold, those that are sums count as they are.
 
         Args:
-            weight: of this process's part: samples, or tokens.
-            stop: whether this process was asked to.
+            window: this process's parts of the step's batches.
+            weigh: what a part counts: samples, or tokens.
+            sums: whether the loss is a sum.
+            stop: whether this process was asked to stop.
         """
-        values = self._summed([weight, float(stop)])
-        return values[0] / self.count, values[1] > 0
+        weight = 1.0 if sums else sum(weigh(y) for _, y in window)
+        total, asked = self._summed([weight, float(stop)])
+        return (1 / self.count if sums else total / self.count), asked > 0
 
     def mean(self, values: Sequence[float]) -> list[float]:
         """Return each number's mean over the processes; not a number where one is not."""
@@ -188,8 +193,6 @@ class Ranks:
         Args:
             state: what ``state_dict`` of the sharded model returned.
         """
-        from torch.distributed.tensor import DTensor
-
         return {name: value.full_tensor() if isinstance(value, DTensor) else value
                 for name, value in state.items()}  # fmt: skip
 
@@ -212,17 +215,23 @@ class _Whole(nn.Module):
 
 
 class _Part:
-    """Give out one process's part of every batch."""
+    """Give out one process's part of every batch.
 
-    def __init__(self, inner: Batches, part: Callable[[int], slice]):
-        self.inner, self._of = inner, part
+    ``counts`` says of the latest one whether measuring counts it here: a batch with fewer samples
+    than processes goes to all of them, and the first one measures it.
+    """
+
+    def __init__(self, inner: Batches, ranks: Ranks):
+        self.inner, self._ranks, self.counts = inner, ranks, True
 
     def __len__(self) -> int:
         return len(self.inner)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        ranks = self._ranks
         for x, y in self.inner.epoch(number, start=start):
-            mine = self._of(len(y))
+            self.counts = len(y) >= ranks.count or ranks.leads
+            mine = ranks.part(len(y))
             yield x[mine], y[mine]
 
 
@@ -235,19 +244,3 @@ def _accelerator(device: str) -> str:
 
 def _trains(model: nn.Module) -> bool:
     return any(p.requires_grad for p in model.parameters())
-
-
-@contextmanager
-def named(ranks: Ranks | None) -> Iterator[None]:
-    """Put this process's number in front of what goes wrong in it."""
-    try:
-        yield
-    except Exception as error:
-        if ranks is not None:
-            error.add_note(f"(on rank {ranks.rank} of {ranks.count})")
-        raise
-
-
-def finite(values: Sequence[float]) -> bool:
-    """Say whether all numbers are finite."""
-    return all(map(math.isfinite, values))
