@@ -100,10 +100,10 @@ class Evaluator:
             for x, y in self.batches.epoch(0):
                 with self.autocast:
                     output = self.task.forward(model, x)
+                    if not getattr(self.batches, "counts", True):  # another process has it
+                        continue
                     if self.task.held_out_loss:
-                        if not getattr(self.batches, "counts", True):  # another process has this one
-                    continue
-                weight = self.task.weigh(y)
+                        weight = self.task.weigh(y)
                         total += float(self.task.loss(self.loss, output, x, y)) * weight
                         samples += weight
                 for metric in self.metrics.values():
