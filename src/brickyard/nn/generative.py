@@ -44,6 +44,7 @@ class GeneratorAndCritic(nn.Module):
         CatalogError: an unknown key or a wrong option; the message starts with its path.
 
     Example:
+        >>> import torch
         >>> model = GeneratorAndCritic((1, 8, 8), noise=16)
         >>> fake = model(torch.randn(5, 16))
         >>> fake.shape, model.critic(fake).shape
@@ -111,6 +112,7 @@ class Upsampler(nn.Module):
         CatalogError: an unknown key or a wrong option; the message starts with its path.
 
     Example:
+        >>> import torch
         >>> Upsampler((16,), (1, 28, 28), width=8)(torch.randn(2, 16)).shape
         torch.Size([2, 784])
 
