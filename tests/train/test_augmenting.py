@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from alike import StopAt
 from torch.utils.data import Dataset
 
 from brickyard.errors import RecipeError
 from brickyard.train import resolve, resume, train
 from brickyard.train.checkpoint import Checkpoints
 from brickyard.train.data import Split, batches
-from brickyard.train.progress import ProgressLines
 from brickyard.train.setup import build_setup
 
 RECIPE = {
@@ -19,16 +19,6 @@ RECIPE = {
                      {"name": "manifold_mixup", "alpha": 1.0}],
     "budget": "2ep", "checkpoint_every": 5, "log_every": 3, "name": "try",
 }  # fmt: skip
-
-
-class StopAt(ProgressLines):
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def boundary(self, loop):
-        if loop.state.step >= self.step:
-            loop.stop_requested = True
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

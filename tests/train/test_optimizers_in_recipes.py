@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from alike import StopAt, same
 from torch import nn
 
 from brickyard import catalog
 from brickyard.errors import RecipeError
 from brickyard.optim import NAG, SophiaG, param_groups
-from brickyard.schedules import cosine
+from brickyard.schedules import cosine, one_cycle
 from brickyard.train import load, resume, train
 from brickyard.train.checkpoint import Checkpoints
 from brickyard.train.loop import Loop, Parts
@@ -37,15 +38,6 @@ INNER = {"lookahead": {"inner": {"name": "adamw", "lr": 0.01}, "k": 2}}
 REFUSED = {"cma_es": "searches without gradients.*brickyard.optim.CMAES"}
 
 
-class StopAt(ProgressLines):
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def boundary(self, loop):
-        loop.stop_requested = loop.state.step >= self.step
-
-
 @pytest.fixture
 def recipe(tmp_path):
     def write(**changes):
@@ -63,16 +55,6 @@ def _last(run):
     return state
 
 
-def _same(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return a == b
-
-
 @pytest.mark.parametrize("card", catalog.shelf("optimizer"), ids=lambda card: card.key)
 def test_every_optimizer_trains_and_resumes_bit_by_bit(card, recipe, tmp_path):
     path = recipe(optimizer={"name": card.key, **INNER.get(card.key, {})})
@@ -86,7 +68,7 @@ def test_every_optimizer_trains_and_resumes_bit_by_bit(card, recipe, tmp_path):
     assert all(moved), "every parameter learns"
     train(path, out=tmp_path / "run", progress=StopAt(3))
     again = resume(tmp_path / "run")
-    assert _same(_last(whole.run), _last(again.run))
+    assert same(_last(whole.run), _last(again.run))
     assert whole.run.metrics() == again.run.metrics()
 
 
@@ -95,7 +77,7 @@ def test_torchs_own_too(target, recipe, tmp_path):
     path = recipe(optimizer={"target": target, "lr": 0.1})
     whole = train(path, out=tmp_path / "whole")
     train(path, out=tmp_path / "run", progress=StopAt(3))
-    assert _same(_last(whole.run), _last(resume(tmp_path / "run").run))
+    assert same(_last(whole.run), _last(resume(tmp_path / "run").run))
     sizes = [len(group["parameters"]) for group in whole.summary["groups"]]
     assert sizes == ([2, 3] if "AdamW" in target else [5]), "groups where there is decay"
 
@@ -333,11 +315,53 @@ def test_any_number_of_an_optimizer_may_have_a_schedule(kind, recipe, tmp_path):
     assert setup.built.told[1]["options"]["weight_decay"] == 0.0, "what is spared stays spared"
     whole = train(path, out=tmp_path / "whole")
     train(path, out=tmp_path / "run", progress=StopAt(3))
-    assert _same(_last(whole.run), _last(resume(tmp_path / "run").run))
+    assert same(_last(whole.run), _last(resume(tmp_path / "run").run))
     plain = {**head, "lr": {"base": 0.02, "schedule": [{"name": "warmup", "steps": 2}, "cosine"]},
              "weight_decay": 0.4}  # fmt: skip
     other = train(recipe(optimizer=plain), out=tmp_path / "plain")
-    assert not _same(_last(whole.run)["model"], _last(other.run)["model"])
+    assert not same(_last(whole.run)["model"], _last(other.run)["model"])
+
+
+def test_what_is_scheduled_beside_the_rate_is_in_the_rows(recipe, tmp_path):
+    """Also by one_cycle, which moves momentum; rows tell the value after their step."""
+    path = recipe(
+        optimizer={"name": "adamw", "lr": 0.02, "weight_decay": {"name": "cosine", "base": 0.4}},
+        schedule=["one_cycle"], log_every=1,
+    )  # fmt: skip
+    rows = [r for r in train(path, out=tmp_path / "run").run.metrics() if r["split"] == "train"]
+    rows = [r for r in rows if "lr" in r]
+    factors, cycle = cosine().resolve(total=6), one_cycle(6)
+    momentum = cycle.companions["momentum"]
+    assert len(rows) == 6
+    for r in rows:
+        assert r["weight_decay"] == pytest.approx(0.4 * factors(r["step"]))
+        assert r["momentum"] == pytest.approx(momentum(r["step"]))
+        assert r["lr"] == pytest.approx(0.02 * cycle(r["step"]))
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Weight decay" in page
+    assert "Momentum" in page
+
+
+@pytest.mark.parametrize("kind", ["adamw", "torch.optim:AdamW"])
+def test_a_plateau_may_lower_any_number(kind, recipe, tmp_path):
+    head = {"target": kind} if ":" in kind else {"name": kind}
+    path = recipe(
+        optimizer={**head, "lr": 0.02, "weight_decay": {"base": 0.4, "schedule": [
+            {"name": "warmup", "steps": 1},
+            {"name": "reduce_on_plateau", "factor": 0.5, "patience": 0, "threshold": 9.0,
+             "threshold_mode": "abs"}]}},
+        evaluate_every=1, log_every=1,
+    )  # fmt: skip
+    whole = train(path, out=tmp_path / "whole")
+    rows = [r for r in whole.run.metrics() if r["split"] == "train" and "lr" in r]
+    # Nothing improves by 9: the first evaluation is the best, each later one halves the decay,
+    # and a row is written before the evaluation of its step.
+    assert [r["weight_decay"] for r in rows] == pytest.approx([0.4, 0.4, 0.2, 0.1, 0.05, 0.025])
+    train(path, out=tmp_path / "run", progress=StopAt(3))
+    assert same(_last(whole.run), _last(resume(tmp_path / "run").run))
+    plain = train(recipe(optimizer={**head, "lr": 0.02, "weight_decay": 0.4}, evaluate_every=1,
+                         log_every=1), out=tmp_path / "plain")  # fmt: skip
+    assert not same(_last(whole.run)["model"], _last(plain.run)["model"])
 
 
 def test_training_metrics_are_those_of_the_outputs_that_training_made(recipe, tmp_path):

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from alike import StopAt, read_rows, same_runs
 
 from brickyard.errors import RecipeError, RunError
 from brickyard.report.facts import Facts
 from brickyard.report.phrases import gap
 from brickyard.runs import RunFolder
 from brickyard.train import Recipe, resolve, resume, train
-from brickyard.train.checkpoint import Checkpoints
-from brickyard.train.progress import ProgressLines
 
 RECIPE = {
     "data": "digits",
@@ -35,42 +34,6 @@ RECIPE = {
     "checkpoint_every": 11,
     "name": "try",
 }
-
-
-class StopAt(ProgressLines):
-    """Ask for a stop once a step is reached."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def boundary(self, loop):
-        if loop.state.step >= self.step:
-            loop.stop_requested = True
-
-
-def _rows(path):
-    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-
-
-def _same(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return a == b
-
-
-def _same_runs(one, other):
-    assert _rows(one) == _rows(other)
-    a, b = (Checkpoints(p / "checkpoints").load("last") for p in (one, other))
-    for state in (a["state"], b["state"]):
-        state.pop("seconds")
-    assert _same(a, b)
-    a, b = (Checkpoints(p / "checkpoints").load("best") for p in (one, other))
-    assert _same(a, b)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +52,7 @@ def test_the_run_folder_is_complete(whole):
     }
     recipe = yaml.safe_load((path / "recipe.yaml").read_text())
     assert resolve(recipe).recipe == resolve(RECIPE).recipe
-    rows = _rows(path)
+    rows = read_rows(path)
     assert {row["split"] for row in rows} == {"train", "val"}
     assert [row["epoch"] for row in rows if row["split"] == "val"] == [1.0, 2.0, 3.0]
     assert {"loss", "lr", "grad_norm"} < set(rows[0])
@@ -113,7 +76,7 @@ def test_the_run_folder_is_complete(whole):
 
 def test_the_page_rests_on_training_metrics_and_tells_the_groups(whole):
     facts = Facts.read(whole[0])
-    rows = [r for r in _rows(whole[0]) if r["split"] == "train" and "accuracy" in r]
+    rows = [r for r in read_rows(whole[0]) if r["split"] == "train" and "accuracy" in r]
     assert facts.train_monitor == pytest.approx(
         next(r["accuracy"] for r in rows if r["epoch"] == facts.best_epoch)
     )
@@ -125,9 +88,9 @@ def test_the_page_rests_on_training_metrics_and_tells_the_groups(whole):
 
 def test_the_same_recipe_twice_is_the_same_run(whole, tmp_path):
     train(RECIPE, out=tmp_path / "again")
-    _same_runs(whole[0], tmp_path / "again")
+    same_runs(whole[0], tmp_path / "again")
     train({**RECIPE, "seed": 1}, out=tmp_path / "other")
-    assert _rows(whole[0]) != _rows(tmp_path / "other")
+    assert read_rows(whole[0]) != read_rows(tmp_path / "other")
 
 
 @pytest.mark.parametrize("step", [1, 20, 23, 40, 60])
@@ -140,7 +103,7 @@ def test_stopped_and_resumed_is_bit_identical(whole, tmp_path, step):
     resume(path, progress=StopAt(step + 12))
     if step + 12 < 60:
         assert resume(path).summary["exit_reason"] == "budget"
-    _same_runs(whole[0], path)
+    same_runs(whole[0], path)
 
 
 def test_a_finished_run_has_nothing_to_resume(whole):
@@ -196,7 +159,7 @@ def test_killed_and_resumed_is_bit_identical(tmp_path, number):
     if RunFolder(path).summary().get("exit_reason") != "budget":
         assert resume(path).summary["exit_reason"] == "budget"
     train(long, out=tmp_path / "whole")
-    _same_runs(tmp_path / "whole", path)
+    same_runs(tmp_path / "whole", path)
 
 
 def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
@@ -212,9 +175,9 @@ def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
     finally:
         process.kill()
         process.wait(60)
-    rows = len(_rows(path))
+    rows = len(read_rows(path))
     assert resume(path, progress=StopAt(1)).summary["exit_reason"] == "interrupted", "let go of"
-    assert len(_rows(path)) <= rows + 3, "nothing was written twice"
+    assert len(read_rows(path)) <= rows + 3, "nothing was written twice"
 
 
 def test_changed_data_is_not_resumed(tmp_path, monkeypatch):

@@ -91,13 +91,30 @@ class BoundSchedule(LRScheduler):
         self._apply()
         return lowered
 
-    def _factor(self) -> float:
-        if self._plateau is None:
-            return self.schedule(self.last_epoch)
-        return self.schedule.at(self._watch.factor)(self.last_epoch)
+    def factor(self, step: int | None = None) -> float:
+        """Return the schedule's factor at a step, the present one unless given.
+
+        Args:
+            step: how many steps have been taken.
+        """
+        at = self.last_epoch if step is None else step
+        return (self.schedule if self._plateau is None else self.schedule.at(self._watch.factor))(
+            at
+        )
+
+    def others(self) -> dict[str, float]:
+        """Return what is scheduled beside the rate, and its present value in the first such group.
+
+        The names are ``hyper`` where that is not the rate, and what the schedule moves beside it.
+        """
+        found = {name: other(self.last_epoch) for name, other in self.schedule.companions.items()}
+        if self.hyper != "lr":
+            bases = (group[self._base] for group in self.optimizer.param_groups)
+            found[self.hyper] = self.factor() * next((base for base in bases if base), 0.0)
+        return found
 
     def _apply(self) -> None:
-        factor = self._factor()
+        factor = self.factor()
         for group in self.optimizer.param_groups:
             base = group.get(self._base)
             if base is None:
@@ -114,11 +131,11 @@ class BoundSchedule(LRScheduler):
 
     def get_last_lr(self) -> list[float]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the values that are set now, one a group."""
-        return list(self._last_lr)
+        return [float(value) for value in self._last_lr]
 
     def get_lr(self) -> list[float]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return what the schedule says for the present step, one a group."""
-        factor = self._factor()
+        factor = self.factor()
         return [base * factor for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:

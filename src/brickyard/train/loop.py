@@ -268,7 +268,7 @@ class Loop:
             losses = self.parts.ranks.mean(losses)
         loss = math.fsum(losses) / len(losses)
         values = {"loss": loss, "lr": self.rate(), "grad_norm": norm}
-        values |= parts.task.measured()
+        values |= getattr(parts.scheduler, "others", dict)() | parts.task.measured()
         if parts.scaler is not None:
             values |= parts.scaler.measured()
         if state.skipped:

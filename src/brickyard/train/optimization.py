@@ -1,10 +1,10 @@
-"""Build the optimizer that a recipe names: its parameter groups, schedules, and what it refuses."""
+"""Build the optimizer that a recipe names: its parameter groups, and what it refuses."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,13 +13,8 @@ from torch.optim import Optimizer
 
 from brickyard.errors import RecipeError, near
 from brickyard.optim import CMAES, Muon, ParamGroups, param_groups
-from brickyard.optim import Optimizer as Ours
-from brickyard.optim.binding import number
-from brickyard.schedules import Schedule
-from brickyard.schedules.plateau import Plateau
 from brickyard.train.closure import innermost
-from brickyard.train.evaluate import Evaluator
-from brickyard.train.make import make, place, target_of
+from brickyard.train.make import place, target_of
 from brickyard.train.recipe import Component, Recipe
 from brickyard.train.recipe.model import REFUSED, Groups
 
@@ -188,131 +183,6 @@ def _describe(built: Built) -> list[dict[str, Any]]:
         count = sum(p.numel() for p in group["params"])
         found.append({"options": shown, "weights": count, "parameters": rows})
     return found
-
-
-class Schedules:
-    """Step the schedules of several hyperparameters as one.
-
-    Args:
-        bound: schedulers with torch's interface, by hyperparameter.
-    """
-
-    def __init__(self, bound: Mapping[str, Any]):
-        self.bound = dict(bound)
-
-    def step(self) -> None:
-        """Move on by one step."""
-        for one in self.bound.values():
-            one.step()
-
-    @property
-    def waits(self) -> bool:
-        """Say whether one of them waits for a metric."""
-        return any(one.waits for one in self.bound.values())
-
-    def report(self, value: float) -> bool:
-        """Give an evaluation's metric to those that wait for it; return whether one was lowered.
-
-        Args:
-            value: of the run's monitor.
-        """
-        lowered = [one.report(value) for one in self.bound.values() if one.waits]
-        return any(lowered)
-
-    def restarts(self, total: int) -> list[int]:
-        """Return the steps up to ``total`` after which the rate's cycles end."""
-        return self.bound["lr"].schedule.restarts(total) if "lr" in self.bound else []
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the positions by hyperparameter."""
-        return {name: one.state_dict() for name, one in self.bound.items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to the positions of ``state``."""
-        for name, one in self.bound.items():
-            one.load_state_dict(state[name])
-
-
-def bind_schedules(
-    built: Built, total: int, epoch: int, evaluator: Evaluator | None = None
-) -> Schedules | None:
-    """Bind every schedule of a recipe to its optimizer; None when there is none.
-
-    Args:
-        built: the optimizer and its schedules.
-        total: steps of the run.
-        epoch: steps of an epoch.
-        evaluator: gives the metric that plateaus wait for, and says what is good.
-
-    Raises:
-        RecipeError: a piece after one without end, a hyperparameter that cannot change, or a
-            plateau that takes the wrong direction for good.
-    """
-    bound = {}
-    for name, pieces in built.schedules.items():
-        path = "schedule" if name == "lr" else f"optimizer.{name}"
-        whole: Schedule | None = None
-        for i, one in enumerate(pieces):
-            with place(f"{path}.{i}" if path == "schedule" else f"{path}.schedule.{i}"):
-                piece = _watching(make(one, "schedule"), evaluator)
-                whole = piece if whole is None else whole >> piece
-        if whole is None:
-            continue
-        with place(path):
-            inner = innermost(built.optimizer)
-            if name != "lr" and isinstance(inner, Ours):
-                if whole.plateau() is not None:
-                    raise ValueError(
-                        f"reduce_on_plateau lowers the rate; {name} of {type(inner).__name__} "
-                        "takes schedules that are functions of the step"
-                    )
-                _install(inner, name, whole.resolve(total, epoch))
-            else:
-                bound[name] = whole.bind(built.optimizer, total, epoch, hyper=name)
-    return Schedules(bound) if bound else None
-
-
-def _watching(piece: Schedule, evaluator: Evaluator | None) -> Schedule:
-    """Return a piece with the direction of the run's monitor, where it waits for a metric."""
-    if not isinstance(piece, Plateau) or evaluator is None:
-        return piece
-    if piece.mode not in ("auto", evaluator.mode):
-        raise ValueError(
-            f"reduce_on_plateau has mode {piece.mode!r}, and of the run's monitor "
-            f"{evaluator.monitor} {'high' if evaluator.mode == 'max' else 'low'} values are good; "
-            "leave mode out, or set monitor"
-        )
-    return replace(piece, mode=evaluator.mode)
-
-
-@dataclass(frozen=True)
-class _Scaled:
-    """Be a hyperparameter that follows a schedule: a function of the steps taken."""
-
-    schedule: Schedule
-    base: float
-
-    def __call__(self, step: int) -> float:
-        return self.base * self.schedule(step)
-
-
-def _install(optimizer: Ours, name: str, schedule: Schedule) -> None:
-    """Put a schedule into our optimizer's groups as a function of its own step.
-
-    A number that is set from outside would do for the arithmetic, but an optimizer decides by some
-    of them which pieces its chain has: a decay whose factor passes zero must not fall out of it.
-    """
-    if not any(name in group for group in optimizer.param_groups):
-        known = sorted(set(optimizer.defaults) - {"maximize"})
-        raise ValueError(f"no group has {name!r} to schedule; it has {', '.join(known)}")
-    if not any(group[name] for group in optimizer.param_groups):
-        raise ValueError(f"a schedule is a factor, and the base value of {name} is 0; give base")
-    for group in optimizer.param_groups:
-        if not group[name]:
-            continue
-        group[name] = _Scaled(schedule, number(group[name], 0))
-        if name not in optimizer.make_setup(group).binding.keys.values():
-            raise ValueError(f"{name} decides how the step is built, so it has no schedule")
 
 
 def _check_options(optimizer: Optimizer, recipe: Recipe) -> None:

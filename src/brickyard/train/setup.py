@@ -25,7 +25,7 @@ from brickyard.train.fit import look_over
 from brickyard.train.loggers import Logger, build_loggers
 from brickyard.train.loop import Parts
 from brickyard.train.make import make, place, target_of
-from brickyard.train.optimization import Built, bind_schedules, build_optimizer
+from brickyard.train.optimization import Built, build_optimizer
 from brickyard.train.recipe import Recipe, Resolved
 from brickyard.train.regularizing import (
     Regularizers,
@@ -33,6 +33,7 @@ from brickyard.train.regularizing import (
     complete_stopping,
     settle,
 )
+from brickyard.train.scheduling import bind_schedules
 from brickyard.train.tally import Tally
 from brickyard.train.tasks import Task, task_for
 
