@@ -185,7 +185,9 @@ class Checkpoints:
             ) from error
         self.unreadable.clear()
         self._tidy()
-        self._link({role: e.file for role, e in entries.items() if role in ("last", "best")})
+        self._link(
+            {role: e.file for role, e in entries.items() if role in ("last", "best", "ensemble")}
+        )
 
     def _ranked(self, entries: Entries, candidates: Sequence[Scored]) -> list[Entry | Scored]:
         steps = {one.step for one in candidates}
