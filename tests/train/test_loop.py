@@ -126,11 +126,10 @@ def test_a_nonfinite_gradient_skips_its_step_and_nothing_else():
         return value * (math.inf if len(calls) == 3 else 1.0) if len(calls) <= 4 else value
 
     parts = _parts(loss=loss, clip=lambda p: clip_by_global_norm(p, 1.0), evaluator=None,
-                   evaluate_every=0, total=4, log_every=100)  # fmt: skip
+                   evaluate_every=0, total=3, log_every=100, allowed_skips=1)  # fmt: skip
     loop = Loop(parts)
-    with pytest.raises(Diverged, match="the loss is inf at step 4"):
-        loop.run()
-    assert loop.state.skipped == 1
+    loop.run()
+    assert (loop.state.skipped, loop.state.step, loop.state.batch) == (1, 3, 4)
     for value in parts.model.state_dict().values():
         assert torch.isfinite(value).all()
     steps = {int(s["step"]) for s in parts.optimizer.state.values()}
@@ -140,7 +139,7 @@ def test_a_nonfinite_gradient_skips_its_step_and_nothing_else():
 def test_divergence_stops_with_figures():
     parts = _parts(optimizer=None)
     parts.optimizer = torch.optim.SGD(parts.model.parameters(), lr=1e30)
-    with pytest.raises(Diverged, match=r"the loss is (nan|inf) at step 4 .*lower the rate"):
+    with pytest.raises(Diverged, match=r"the loss is (nan|inf) at step 2 .*lower the rate"):
         Loop(parts).run()
 
 

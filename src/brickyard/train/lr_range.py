@@ -236,7 +236,7 @@ def _sweep(
     parts: Parts, rates: list[float], kind: str, smooth: float, stop: float | None
 ) -> RangeTest:
     """Take a step with every rate until the loss blows up."""
-    loop = Loop(replace(parts, scheduler=None))
+    loop = Loop(replace(parts, scheduler=None, allowed_skips=len(rates)))
     groups, shares = parts.optimizer.param_groups, _shares(parts.optimizer)
     take = loop._step_by_closure if loop._by_closure else loop._step
     losses: list[float] = []
