@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from brickyard.doctor.finding import Report
+from brickyard.doctor.finding import Finding, Report, ordered
 from brickyard.doctor.imports import when_imported
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Session:
         self.limited = False
         self.watcher: Watcher | None = None
         self._begun = 0.0
+        self._findings: dict[tuple[str, str, str, int], Finding] = {}
+        self._times: dict[tuple[str, str, str, int], tuple[int, int]] = {}
         self._undo: Callable[[], None] | None = None
 
     def open(self) -> None:
@@ -43,7 +45,7 @@ class Session:
     def _start(self) -> None:
         from brickyard.doctor.observe.watcher import Watcher
 
-        self.watcher = Watcher(limit=self.steps, on_limit=self._reached)
+        self.watcher = Watcher(self.steps, on_limit=self._reached, on_check=self._judge)
         self.watcher.start()
 
     def _reached(self) -> None:
@@ -65,6 +67,29 @@ class Session:
     def report(self) -> Report:
         """Return what is known so far."""
         seconds = perf_counter() - self._begun
-        if self.watcher is None:
+        watcher = self.watcher
+        if watcher is None:
             return Report(seconds=seconds)
-        return self.watcher.report(seconds)
+        self._judge()
+        run = (watcher.ended or perf_counter()) - watcher.begun - watcher.own
+        return Report(
+            steps=watcher.seen.step,
+            overhead=watcher.own / max(run, 1e-9),
+            findings=ordered(self._findings.values()),
+            problems=sorted(watcher.problems.items()),
+            seconds=seconds,
+        )
+
+    def _judge(self) -> None:
+        """Judge all that was seen; a finding keeps the step at which it was first made."""
+        from brickyard.doctor.checks import judge
+
+        watcher = self.watcher
+        if watcher is None:
+            return
+        seen = watcher.seen
+        findings: dict[tuple[str, str, str, int], Finding] = {}
+        for finding in judge(seen, watcher.problem):
+            first = self._times.setdefault(finding.key, (finding.step or seen.step, seen.epoch))
+            findings.setdefault(finding.key, finding.at(*first))
+        self._findings = findings

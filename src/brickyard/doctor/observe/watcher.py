@@ -1,33 +1,199 @@
-"""Watch one process: count steps, decide which are looked at closely, undo everything."""
+"""Watch one process: count steps, decide which are looked at closely, undo everything.
+
+Most steps are only counted: a handful of Python calls. Every few steps the watcher looks closely:
+module hooks and a function mode are in place from the end of one optimizer step to the end of the
+next. The first steps of a run and of its first epochs are always looked at, later ones ever more
+rarely, and not while the doctor has used more than its share of the time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
 
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from brickyard.doctor import thresholds as T
+from brickyard.doctor.observe.backward import Backwards
+from brickyard.doctor.observe.calls import Calls
+from brickyard.doctor.observe.data import Data
+from brickyard.doctor.observe.forward import Forwards
+from brickyard.doctor.observe.functions import Functions
+from brickyard.doctor.observe.optimizers import Optimizers
+from brickyard.doctor.observe.patches import Patches
+from brickyard.doctor.observe.probes import Probes
+from brickyard.doctor.observe.record import Seen
+from brickyard.doctor.observe.swaps import Swaps
 
-from brickyard.doctor.finding import Report
+_ACTIVE: list[Watcher] = []
 
 
 class Watcher:
-    """Observe torch in this process between :meth:`start` and :meth:`stop`."""
+    """Observe torch in this process between :meth:`start` and :meth:`stop`.
 
-    def __init__(self, limit: int | None = None, on_limit: Callable[[], None] | None = None):
+    Args:
+        limit: stop after so many steps.
+        on_limit: called then.
+        on_check: called at the steps at which it pays to judge what was seen.
+    """
+
+    def __init__(
+        self, limit: int | None = None, on_limit: Callable[[], None] | None = None,
+        on_check: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         self.limit = limit
         self.on_limit = on_limit
-        self.steps = 0
+        self.on_check = on_check
+        self.seen = Seen()
+        self.problems: dict[str, str] = {}
+        self.active = False
+        self.busy = False  # our own torch calls are running
+        self.deep = False
+        self.own = 0.0  # seconds spent here
+        self.begun = 0.0
+        self.ended = 0.0
+        self.pid = os.getpid()
+        self.patches = Patches()
+        self.forwards = Forwards(self)
+        self.functions = Functions(self)
+        self.optimizers = Optimizers(self)
+        self.backwards = Backwards(self)
+        self.calls = Calls(self)
+        self.data = Data(self)
+        self.probes = Probes(self)
+        self.swaps = Swaps(self)
+        self._until = T.FIRST_STEPS  # look closely up to this step
+        self._next = T.SECOND_LOOK  # and again from this one
+        self._checks = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
+        self.judged = -1
 
     def start(self) -> None:
         """Install hooks and patches."""
-        self._handle = register_optimizer_step_post_hook(self._stepped)
+        if _ACTIVE:  # an outer block watches already: it sees what happens in this one
+            _ACTIVE[-1].pause()
+        _ACTIVE.append(self)
+        self.begun = perf_counter()
+        self.active = True
+        for part in (self.forwards, self.optimizers, self.backwards, self.calls, self.data):
+            part.install(self.patches)
+        self._look(True)
 
-    def _stepped(self, *_: object) -> None:
-        self.steps += 1
+    def pause(self) -> None:
+        """Stop looking closely, without forgetting anything."""
+        self._look(False)
 
     def stop(self) -> None:
-        """Take everything back."""
-        self._handle.remove()
+        """Take everything back; safe to call again."""
+        if not self.active:
+            return
+        self.active = False
+        self.ended = perf_counter()
+        self._look(False)
+        with self.own_time("end"):
+            self.swaps.at_end()
+            self.data.at_end()
+        self.patches.undo()
+        if self in _ACTIVE:
+            _ACTIVE.remove(self)
 
-    def report(self, seconds: float) -> Report:
-        """Return what is known so far."""
-        return Report(steps=self.steps, seconds=seconds)
+    # -- errors and time -------------------------------------------------------------------------
+    def problem(self, name: str, error: BaseException) -> None:
+        """Remember an error of our own; the run goes on."""
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        at = ""
+        if trace is not None:
+            code = trace.tb_frame.f_code
+            at = f" ({os.path.basename(code.co_filename)}:{trace.tb_lineno})"
+        self.problems.setdefault(name, f"{type(error).__name__}: {error}{at}")
+
+    @contextmanager
+    def own_time(self, name: str) -> Iterator[None]:
+        """Count the time of a block as ours, keep its errors inside, and ignore its torch calls."""
+        begun, busy = perf_counter(), self.busy
+        self.busy = True
+        try:
+            yield
+        except Exception as error:
+            self.problem(name, error)
+        finally:
+            self.busy = busy
+            self.own += perf_counter() - begun
+
+    @property
+    def share(self) -> float:
+        """Return our share of the time so far."""
+        return self.own / max(perf_counter() - self.begun - self.own, 1e-9)
+
+    # -- steps -----------------------------------------------------------------------------------
+    def tick(self) -> None:
+        """Go on to the next step: called at the end of each."""
+        try:
+            self._tick()
+        except Exception as error:
+            self.problem("observation", error)
+
+    def _tick(self) -> None:
+        seen = self.seen
+        step = seen.step
+        if self.limit is not None and step >= self.limit:
+            self._judge()
+            callback, self.on_limit = self.on_limit, None
+            self.stop()
+            if callback is not None:
+                callback()
+            return
+        if step >= self._until and self.deep:
+            self._look(False)
+        if step >= self._next:
+            self._next = step * 2 if step < T.RARE_LOOKS else step + T.RARE_LOOKS
+            if step <= T.ALWAYS_LOOKS or self.share < T.SHARE:
+                self.look_for(T.WINDOW)
+        if self._checks and step >= self._checks[0]:
+            while self._checks and step >= self._checks[0]:
+                self._checks.pop(0)
+            if not self._checks:
+                self._checks.append(step * 2)
+            self._judge()
+
+    def look_for(self, steps: int) -> None:
+        """Look closely at the next steps.
+
+        Args:
+            steps: how many.
+        """
+        self._until = max(self._until, self.seen.step + steps)
+        self._look(True)
+
+    def new_epoch(self) -> None:
+        """Hear that training data begin again."""
+        self.seen.epoch += 1
+        self.seen.epoch_steps.append(self.seen.step)
+        if self.seen.epoch > 1:
+            self._judge()
+            if self.seen.epoch <= T.EPOCHS_LOOKED or self.share < T.SHARE:
+                self.look_for(T.WINDOW)
+
+    def _judge(self) -> None:
+        if self.on_check is not None and self.judged != self.seen.step:
+            self.judged = self.seen.step
+            with self.own_time("checks"):
+                self.on_check()
+
+    def _look(self, on: bool) -> None:
+        """Begin or end looking closely."""
+        if on == self.deep:
+            return
+        self.deep = on
+        try:
+            self.forwards.look(on)
+            self.functions.look(on)
+            self.optimizers.look(on)
+        except Exception as error:
+            self.problem("observation", error)
+
+
+def active() -> Watcher | None:
+    """Return the watcher at work in this process, if any."""
+    return _ACTIVE[-1] if _ACTIVE else None

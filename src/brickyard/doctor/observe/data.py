@@ -1,0 +1,286 @@
+"""Watch data loaders: order, labels, duplicates, overlap between training and evaluation."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, Subset
+
+from brickyard.doctor.observe.patches import Patches
+from brickyard.doctor.observe.places import user_place
+from brickyard.doctor.observe.record import LoaderSeen, Place
+from brickyard.doctor.observe.tensors import finite, tensors
+from brickyard.doctor.observe.workers import Collate, read_workers
+
+if TYPE_CHECKING:
+    from brickyard.doctor.observe.watcher import Watcher
+
+_MOST_ROWS = 30_000
+_FEATURES = 512
+
+
+@dataclass
+class Loader:
+    """A data loader and what its batches showed."""
+
+    ref: weakref.ref[Any]
+    seen: LoaderSeen
+    hashes: list[torch.Tensor] = field(default_factory=list)
+    rows: int = 0
+    counts: torch.Tensor | None = None
+    entropies: list[torch.Tensor] = field(default_factory=list)
+    order: int = 0
+    trained_in: int = -1
+    in_order: bool = False
+    compared: bool = False
+
+
+class Data:
+    """Follow every iteration over a DataLoader."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.w = watcher
+        self.loaders: weakref.WeakKeyDictionary[Any, Loader] = weakref.WeakKeyDictionary()
+        self.iterators: weakref.WeakKeyDictionary[Any, Loader] = weakref.WeakKeyDictionary()
+        self.last: tuple[Loader, Any] | None = None
+        self.main: Loader | None = None
+        self.known: list[Loader] = []
+        self._weights: torch.Tensor | None = None
+        self._collates: list[Collate] = []
+
+    def install(self, patches: Patches) -> None:
+        """Patch the iteration of data loaders."""
+        patches.replace(DataLoader, "__iter__", self._patched_iter)
+        from torch.utils.data import dataloader
+
+        patches.replace(dataloader._BaseDataLoaderIter, "__next__", self._patched_next)
+
+    def _patched_iter(self, original: Any) -> Any:
+        def __iter__(loader: Any) -> Any:
+            w = self.w
+            if not w.active or w.busy:
+                return original(loader)
+            collate = None
+            with w.own_time("data"):
+                if loader.num_workers > 1 and loader not in self.loaders:
+                    collate = Collate(loader)
+            try:
+                if collate is not None:
+                    loader.collate_fn = collate
+                iterator = original(loader)
+            finally:
+                if collate is not None:
+                    loader.collate_fn = collate.original
+            with w.own_time("data"):
+                if collate is not None:
+                    self._collates.append(collate)
+                self._began(loader, iterator)
+            return iterator
+
+        return __iter__
+
+    def _patched_next(self, original: Any) -> Any:
+        def __next__(iterator: Any) -> Any:
+            w = self.w
+            if not w.active or w.busy:
+                return original(iterator)
+            info = self.iterators.get(iterator)
+            try:
+                batch = original(iterator)
+            except StopIteration:
+                if info is not None:
+                    with w.own_time("data"):
+                        self._ended(info)
+                raise
+            if info is not None:
+                self.last = (info, batch)
+                info.seen.batches += 1
+                if info.seen.iterations <= 3:
+                    with w.own_time("data"):
+                        self._look(info, batch)
+            return batch
+
+        return __next__
+
+    def _began(self, loader: Any, iterator: Any) -> None:
+        info = self.loaders.get(loader)
+        if info is None:
+            seen = LoaderSeen(len(self.w.seen.loaders), user_place(3))
+            sampler = getattr(loader, "sampler", None)
+            mapped = not isinstance(loader.dataset, IterableDataset)
+            seen.facts.update(
+                sampler=type(sampler).__name__,
+                in_order=mapped and isinstance(sampler, SequentialSampler),
+                drawn=getattr(sampler, "shuffle", type(sampler).__name__ == "RandomSampler"),
+                mapped=mapped, batch_size=loader.batch_size, workers=loader.num_workers,
+                dataset=type(loader.dataset).__name__,
+            )  # fmt: skip
+            try:
+                seen.facts["size"] = len(loader.dataset)
+            except TypeError:
+                seen.facts["size"] = None
+            info = self.loaders[loader] = Loader(weakref.ref(loader), seen)
+            self.known.append(info)
+            self.w.seen.loaders.append(seen)
+        info.seen.iterations += 1
+        info.order = 0
+        self.iterators[iterator] = info
+
+    def _look(self, info: Loader, batch: Any) -> None:
+        found = [t for t in tensors(batch) if t.ndim >= 1]
+        if not found:
+            return
+        x = found[0]
+        rows = x.shape[0]
+        y = next(
+            (t for t in found[1:] if t.ndim == 1 and t.shape[0] == rows
+             and not t.is_floating_point() and t.dtype != torch.bool), None,
+        )  # fmt: skip
+        if x.device.type != "cpu":
+            return
+        mark = y if y is not None else x.flatten(1)[:, :4] if x.ndim > 1 else x
+        info.order = hash((info.order, mark.contiguous().cpu().numpy().tobytes()))
+        if info.seen.iterations > 1:
+            return
+        self._finite(info, found)
+        if y is not None and int(y.min()) >= 0 and int(y.max()) < 4096:
+            counts = torch.bincount(y.cpu(), minlength=0)
+            info.entropies.append(counts)
+        if x.ndim >= 2 and info.rows < _MOST_ROWS:
+            info.hashes.append(self._hash(x))
+            info.rows += rows
+
+    def _finite(self, info: Loader, found: list[torch.Tensor]) -> None:
+        for i, one in enumerate(found):
+            if one.is_floating_point():
+                total = float(one.sum())
+                if total - total != 0.0 and not finite(one):
+                    bad = int((~torch.isfinite(one)).sum())
+                    self.w.seen.note("input-nonfinite", f"tensor {i} of a batch", info.seen.place,
+                                     bad=bad, of=one.numel(), batch=info.seen.batches)  # fmt: skip
+
+    def _hash(self, x: torch.Tensor) -> torch.Tensor:
+        """Return one number per sample, equal for equal samples."""
+        flat = x.detach().flatten(1)
+        step = max(1, flat.shape[1] // _FEATURES)
+        flat = flat[:, ::step][:, :_FEATURES].contiguous()
+        if flat.is_floating_point():
+            kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()]
+            flat = (flat + 0.0).view(kind)
+        values = flat.to(torch.int64)
+        if self._weights is None:
+            own = torch.Generator().manual_seed(20)
+            self._weights = torch.randint(-(2**62), 2**62, (_FEATURES,), generator=own) | 1
+        return (values * self._weights[: values.shape[1]]).sum(1)
+
+    def _ended(self, info: Loader) -> None:
+        seen = info.seen
+        seen.orders.append(info.order)
+        seen.ends.append(seen.batches)
+        if seen.iterations == 1 and info.entropies:
+            self._entropy(info)
+        if not seen.training and not info.compared:
+            info.compared = True
+            self._overlap(info)
+        elif seen.training and seen.iterations == 1 and info.hashes:
+            hashes = torch.cat(info.hashes)
+            seen.facts["duplicates"] = hashes.numel() - hashes.unique().numel()
+            seen.facts["hashed"] = hashes.numel()
+        if seen.training:
+            self.w.swaps.epoch_ended()
+
+    def _entropy(self, info: Loader) -> None:
+        size = max(c.numel() for c in info.entropies)
+        table = torch.stack([_padded(c, size) for c in info.entropies]).double()
+        info.seen.batch_entropy = [_entropy(row) for row in table]
+        info.seen.facts["entropy"] = _entropy(table.sum(0))
+        info.seen.labels = {i: int(n) for i, n in enumerate(table.sum(0).tolist()) if n}
+        info.seen.facts["repeats"] = info.seen.batches
+        info.entropies = []
+
+    def _overlap(self, val: Loader) -> None:
+        """Look for samples of an evaluation's data among the training data."""
+        val_loader = val.ref()
+        for train in self.known:
+            train_loader = train.ref()
+            if not train.seen.training or train_loader is None or val_loader is None:
+                continue
+            if _same_data(train_loader.dataset, val_loader.dataset):
+                continue
+            shared = _shared_indices(train_loader.dataset, val_loader.dataset)
+            if shared:
+                self.w.seen.note("overlap", "data", val.seen.place, shared=shared[0],
+                                 of=shared[1], how="indices")  # fmt: skip
+            elif train.hashes and val.hashes and train.hashes[0].shape:
+                one, two = torch.cat(train.hashes), torch.cat(val.hashes)
+                both = int(torch.isin(two, one).sum())
+                own = one.numel() - one.unique().numel()
+                if both:
+                    self.w.seen.note("overlap", "data", val.seen.place, shared=both,
+                                     of=two.numel(), how="content", own=own,
+                                     train=one.numel())  # fmt: skip
+
+    # -- training ------------------------------------------------------------------------------
+    def trained(self) -> None:
+        """Hear of a backward pass: the loader that gave the last batch trains."""
+        if self.last is None:
+            return
+        info = self.last[0]
+        if info.trained_in != info.seen.iterations:
+            info.trained_in = info.seen.iterations
+            info.seen.training = True
+            if self.main is None:
+                self.main = info
+            if info is self.main or self.main.ref() is None:
+                self.main = info
+                self.w.new_epoch()
+
+    def last_is_bad(self) -> bool:
+        """Say whether the last batch holds values that are not finite."""
+        return self.last is not None and not all(finite(t) for t in tensors(self.last[1]))
+
+    def at_end(self) -> None:
+        """Finish what an interrupted iteration left."""
+        for collate in self._collates:
+            for where, values in read_workers(collate):
+                info = self.known[0] if self.known else None
+                place = info.seen.place if info is not None else Place()
+                self.w.seen.note("workers-alike", where, place, **values)
+        self._collates.clear()
+        for info in self.known:
+            if info.seen.training and info.entropies:
+                self._entropy(info)
+        self.last = None
+
+
+def _padded(counts: torch.Tensor, size: int) -> torch.Tensor:
+    return torch.nn.functional.pad(counts, (0, size - counts.numel()))
+
+
+def _entropy(counts: torch.Tensor) -> float:
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * share.log()).sum())
+
+
+def _same_data(one: Any, two: Any) -> bool:
+    """Say whether two loaders read the same samples on purpose."""
+    if one is two:
+        return True
+    parts = getattr(one, "tensors", None), getattr(two, "tensors", None)
+    if parts[0] and parts[1] and parts[0][0].data_ptr() == parts[1][0].data_ptr():
+        return parts[0][0].shape == parts[1][0].shape
+    if isinstance(one, Subset) and isinstance(two, Subset) and one.dataset is two.dataset:
+        return list(one.indices) == list(two.indices)
+    if isinstance(two, Subset) and two.dataset is one:
+        return True  # a part of the training data, looked at for its training score
+    return False
+
+
+def _shared_indices(one: Any, two: Any) -> tuple[int, int] | None:
+    if isinstance(one, Subset) and isinstance(two, Subset) and one.dataset is two.dataset:
+        second = {int(i) for i in two.indices}
+        return len(second & {int(i) for i in one.indices}), len(second)
+    return None

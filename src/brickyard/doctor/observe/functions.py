@@ -1,0 +1,209 @@
+"""Watch functions of torch on the steps that are looked at: losses, activations, old graphs."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import overrides
+
+from brickyard.doctor.observe import losses
+from brickyard.doctor.observe.nonfinite import RISKY
+from brickyard.doctor.observe.places import user_place
+from brickyard.doctor.observe.record import NOWHERE, ModuleSeen, Place
+
+if TYPE_CHECKING:
+    from brickyard.doctor.observe.watcher import Watcher
+
+_ADDS = {"add", "__add__", "__radd__", "__iadd__", "add_", "stack", "cat"}
+_SUBS = {"sub", "__sub__", "__rsub__", "rsub", "sub_", "__isub__"}
+_RELUS = {"relu", "relu_", "relu6", "threshold"}
+_SQUASHES = {"tanh": 1.0, "tanh_": 1.0, "sigmoid": 0.0, "sigmoid_": 0.0}
+_DISTANCES = {"abs", "pow", "square", "__pow__", "mul", "__mul__"}
+
+
+class _Mode(overrides.TorchFunctionMode):
+    """Pass every call on, and show it to the observer."""
+
+    def __init__(self, functions: Functions) -> None:
+        super().__init__()
+        self.functions = functions
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:  # fmt: skip
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        owner = self.functions
+        if not owner.w.busy:
+            name = getattr(func, "__name__", "")
+            handler = owner.handlers.get(name)
+            if handler is not None:
+                with owner.w.own_time("functions"):
+                    handler(name, args, kwargs, result)
+        return result
+
+
+class Functions:
+    """Hold the function mode, and what it showed in this step."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.w = watcher
+        self._mode: _Mode | None = None
+        self._depth = 0
+        self.means: dict[int, weakref.ref[torch.Tensor]] = {}
+        self.recent: list[losses.LossCall] = []
+        self.lines: dict[str, Place] = {}
+        self._last_sequence = -1
+        self._old: Place = NOWHERE
+        self._nth: dict[Any, int] = {}
+        self._squashed: dict[int, tuple[ModuleSeen, float]] = {}
+        self.handlers = dict.fromkeys(RISKY, self._risky)
+        self.handlers.update(dict.fromkeys(_ADDS, self._added))
+        self.handlers.update(dict.fromkeys(_SUBS, self._subtracted))
+        self.handlers.update(dict.fromkeys(_RELUS, self._rectified))
+        self.handlers.update(dict.fromkeys(_SQUASHES, self._squashes))
+        self.handlers.update(dict.fromkeys(losses.FUNCTIONS, self._lost))
+
+    # -- on and off ----------------------------------------------------------------------------
+    def look(self, on: bool) -> None:
+        """Begin or end the function mode; modes that the user entered since stay."""
+        if on and self._mode is None:
+            self._mode = _Mode(self)
+            self._depth = overrides._len_torch_function_stack()
+            overrides._push_mode(self._mode)
+        elif not on and self._mode is not None:
+            mode, self._mode = self._mode, None
+            above: list[Any] = []
+            while overrides._len_torch_function_stack() > 0:
+                top = overrides._pop_mode()
+                if top is mode:
+                    break
+                above.append(top)
+            else:  # the end of a block that the user began before us took ours for its own
+                leaked = len(above) - self._depth + 1
+                above = above[max(0, leaked) :] if self._depth else above
+            for one in reversed(above):
+                overrides._push_mode(one)
+
+    def stepped(self) -> None:
+        """Forget what belongs to one step."""
+        self.means.clear()
+        self.recent.clear()
+        self._nth.clear()
+        for seen, share in self._squashed.values():
+            seen.looks += 1
+            seen.saturated += (share - seen.saturated) / seen.looks
+        self._squashed.clear()
+        node = self.w.backwards.last_node
+        if node is not None:
+            self._last_sequence = max(self._last_sequence, node._sequence_nr())
+
+    # -- losses --------------------------------------------------------------------------------
+    def _lost(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        if not isinstance(result, torch.Tensor):
+            return
+        call = losses.observe(self.w, name, args, kwargs, result)
+        if call is None:
+            return
+        if call.given.grad_fn is not None:
+            self._squashed = {
+                k: v for k, v in self._squashed.items() if k != id(call.given.grad_fn)
+            }
+        if result.numel() == 1 and kwargs.get("reduction", "mean") in ("mean", "batchmean"):
+            self.means[id(result)] = weakref.ref(result)
+        if len(self.recent) < 8:
+            self.recent.append(call)
+
+    def is_mean(self, loss: torch.Tensor) -> bool:
+        """Say whether a tensor is what a criterion with the mean of a batch returned."""
+        original = self.w.calls.original_of(loss)
+        ref = self.means.get(original)
+        return ref is not None and ref() is not None
+
+    # -- graphs --------------------------------------------------------------------------------
+    def _added(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        if not isinstance(result, torch.Tensor) or result.grad_fn is None or result.numel() > 1e6:
+            return
+        given = args[0] if name in ("stack", "cat") and args else args
+        for one in given if isinstance(given, list | tuple) else ():
+            if not isinstance(one, torch.Tensor) or one.grad_fn is None:
+                continue
+            if one.grad_fn._sequence_nr() <= self._last_sequence and not self._old.file:
+                self._old = user_place(3)
+
+    def old_graph(self) -> Place:
+        """Return the line at which a tensor of an earlier step was added to."""
+        return self._old
+
+    def _subtracted(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        """See an outer difference where one by one was meant: (N, 1) and (N)."""
+        if len(args) < 2 or not all(isinstance(a, torch.Tensor) for a in args[:2]):
+            return
+        one, two = args[0], args[1]
+        if one.shape == two.shape or result.grad_fn is None:
+            return
+        if one.requires_grad == two.requires_grad:
+            return
+        outer = {tuple(one.shape), tuple(two.shape)}
+        count = max(one.shape[0] if one.ndim else 0, two.shape[0] if two.ndim else 0)
+        if count < 2 or outer != {(count, 1), (count,)} or result.shape != (count, count):
+            return
+        column = one if one.ndim == 2 else two
+        if column.grad_fn is not None and "Unsqueeze" in column.grad_fn.name():
+            return
+        place = user_place(3)
+        self.w.seen.note("outer-difference", "the loss", place, one=tuple(one.shape),
+                         two=tuple(two.shape), result=tuple(result.shape))  # fmt: skip
+
+    def _risky(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        if name not in self.lines and isinstance(result, torch.Tensor) and result.requires_grad:
+            self.lines[name] = user_place(3)
+
+    def line_of(self, name: str) -> Place:
+        """Return the user's line that called a risky function."""
+        return self.lines.get(name, NOWHERE)
+
+    # -- activations ---------------------------------------------------------------------------
+    def _activation(self, name: str, result: torch.Tensor) -> ModuleSeen:
+        """Return the facts about one use of an activation, told apart by its turn in a step."""
+        stack = self.w.forwards.stack
+        module = stack[-1] if stack else None
+        base = (id(module), name, tuple(result.shape[1:]))
+        turn = self._nth.get(base, 0)
+        self._nth[base] = turn + 1
+        key = hash((base, turn))
+        seen = self.w.seen.modules.get(key)
+        if seen is None:
+            where = self.w.forwards.name_of(module) if module is not None else ""
+            place = user_place(4)
+            seen = ModuleSeen(where or name, name, where.partition(".")[0], {"place": place})
+            seen.facts["turn"] = turn
+            self.w.seen.modules[key] = seen
+        return seen
+
+    def _rectified(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        if self.w.forwards._current is None or result.ndim < 2 or not result.requires_grad:
+            return
+        seen = self._activation(name, result)
+        unit = result.ndim - 1 if result.ndim == 3 else 1
+        others = [d for d in range(result.ndim) if d != unit]
+        fired = (result.detach() > 0).amax(dim=others).cpu()
+        same = seen.alive is not None and seen.alive.shape == fired.shape
+        seen.alive = (seen.alive | fired) if same else fired
+        seen.looks = seen.looks + 1 if same else 1
+        seen.samples += result.shape[0]
+        seen.dead = 1.0 - float(seen.alive.float().mean())
+        if seen.looks % 12 == 0:  # look anew, so that units which die later are seen
+            seen.facts["dead"] = seen.dead
+            seen.facts["samples"] = seen.samples
+            seen.alive = torch.zeros_like(fired)
+
+    def _squashes(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        if self.w.forwards._current is None or result.ndim < 2 or not result.requires_grad:
+            return
+        values = result.detach()
+        end = values.abs() >= 1.0 if name.startswith("tanh") else (values >= 1.0) | (values < 4e-8)
+        share = float(end.float().mean())
+        self._squashed[id(result.grad_fn)] = (self._activation(name, result), share)

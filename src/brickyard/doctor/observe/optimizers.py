@@ -1,0 +1,347 @@
+"""Watch optimizers: which parameters they hold, in what order they are used, what a step does."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim.optimizer import (
+    Optimizer,
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from brickyard.doctor import thresholds as T
+from brickyard.doctor.observe import order
+from brickyard.doctor.observe.nonfinite import explain
+from brickyard.doctor.observe.patches import Patches
+from brickyard.doctor.observe.places import user_place
+from brickyard.doctor.observe.record import NOWHERE, OptimizerSeen, ParamSeen, Place
+from brickyard.doctor.observe.tensors import any_nonzero, dense, same_rows, sample
+
+if TYPE_CHECKING:
+    from brickyard.doctor.observe.watcher import Watcher
+
+
+class Track:
+    """Follow one optimizer from step to step."""
+
+    def __init__(self, optimizer: Optimizer, seen: OptimizerSeen) -> None:
+        self.ref = weakref.ref(optimizer)
+        self.seen = seen
+        self.events: list[order.Event] = []
+        self.whole = False  # the interval was looked at from its beginning
+        self.nested = False
+        self.witnesses: list[torch.Tensor] = []
+        self.before: list[tuple[ParamSeen, Any, Any, Any, float]] = []
+        self.stale = False
+        self.signature: list[tuple[int, int]] | None = None
+
+    @property
+    def params(self) -> Iterator[torch.Tensor]:
+        """Iterate over the optimizer's parameters."""
+        optimizer = self.ref()
+        for group in optimizer.param_groups if optimizer is not None else ():
+            yield from group["params"]
+
+
+class Optimizers:
+    """Follow every optimizer of the process."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.w = watcher
+        self.tracks: dict[int, Track] = {}
+        self.made: weakref.WeakKeyDictionary[Optimizer, tuple[Place, int, set[int]]]
+        self.made = weakref.WeakKeyDictionary()
+        self.params: dict[int, tuple[weakref.ref[torch.Tensor], ParamSeen]] = {}
+        self.cycle: set[int] = set()
+        self.depth = 0
+        self.stepped_since_backward: list[Track] = []
+
+    def install(self, patches: Patches) -> None:
+        """Hook steps and patch construction and ``zero_grad``."""
+        patches.keep(register_optimizer_step_pre_hook(self._before))
+        patches.keep(register_optimizer_step_post_hook(self._after))
+        patches.replace(Optimizer, "__init__", self._patched_init)
+        patches.replace(Optimizer, "zero_grad", self._patched_zero)
+        patches.replace(torch.nn.Module, "zero_grad", self._patched_module_zero)
+
+    def _patched_init(self, original: Any) -> Any:
+        def __init__(optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
+            original(optimizer, *args, **kwargs)
+            if self.w.active and not self.w.busy:
+                with self.w.own_time("optimizers"):
+                    ids = {id(p) for g in optimizer.param_groups for p in g["params"]}
+                    self.made[optimizer] = (user_place(2), self.w.forwards.clock, ids)
+
+        return __init__
+
+    def _patched_zero(self, original: Any) -> Any:
+        def zero_grad(optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+            if self.w.deep and not self.w.busy:
+                with self.w.own_time("optimizers"):
+                    track = self.find(optimizer)
+                    if track is not None:
+                        self._zeroed([track])
+            return original(optimizer, *args, **kwargs)
+
+        return zero_grad
+
+    def _patched_module_zero(self, original: Any) -> Any:
+        def zero_grad(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if self.w.deep and not self.w.busy:
+                with self.w.own_time("optimizers"):
+                    ids = {id(p) for p in module.parameters()}
+                    self._zeroed([t for t in self.at_hand() if any(id(p) in ids for p in t.params)])
+            return original(module, *args, **kwargs)
+
+        return zero_grad
+
+    def _zeroed(self, tracks: list[Track]) -> None:
+        place = user_place(3)
+        for track in tracks:
+            held = any(p.grad is not None and any_nonzero(p.grad) for p in track.params)
+            track.events.append(order.Event("zero", place, held=held))
+
+    # -- which ---------------------------------------------------------------------------------
+    def find(self, optimizer: Any) -> Track | None:
+        """Return the track of an optimizer that stepped before."""
+        track = self.tracks.get(id(optimizer))
+        return track if track is not None and track.ref() is optimizer else None
+
+    def at_hand(self) -> list[Track]:
+        """Return the tracks whose optimizers are alive."""
+        return [t for t in self.tracks.values() if t.ref() is not None]
+
+    def meet(self, optimizer: Optimizer) -> Track:
+        """Begin to follow an optimizer."""
+        index = len(self.w.seen.optimizers)
+        name = type(optimizer).__name__
+        same = sum(o.name.partition("#")[0] == name for o in self.w.seen.optimizers)
+        seen = OptimizerSeen(index, f"{name}#{same + 1}" if same else name)
+        place, _, _ = self.made.get(optimizer, (NOWHERE, 0, set()))
+        seen.step_place = user_place(3)
+        seen.place = place if place.file else seen.step_place
+        self.w.seen.optimizers.append(seen)
+        track = self.tracks[id(optimizer)] = Track(optimizer, seen)
+        track.nested = self.depth > 1
+        self._describe(track, optimizer)
+        small = sorted((p for p in track.params if p.is_floating_point()), key=lambda p: p.numel())
+        ordered = [p for p in track.params if p.numel() <= 65536]
+        track.witnesses = [*{id(p): p for p in [*ordered[:1], *ordered[-1:], *small[:1]]}.values()]
+        if self.w.seen.step > T.FIRST_STEPS:
+            self.w.look_for(T.FIRST_STEPS)
+        return track
+
+    def _describe(self, track: Track, optimizer: Optimizer) -> None:
+        seen = track.seen
+        seen.groups = []
+        seen.frozen_groups = []
+        for i, group in enumerate(optimizer.param_groups):
+            params = group["params"]
+            facts = {
+                k: float(v) if isinstance(v, torch.Tensor) and v.numel() == 1 else v
+                for k, v in group.items()
+                if k in ("lr", "weight_decay", "eps", "betas", "momentum", "maximize")
+            }
+            facts["params"] = len(params)
+            facts["dtypes"] = sorted({str(p.dtype) for p in params})
+            seen.groups.append(facts)
+            if params and not any(p.requires_grad for p in params):
+                seen.frozen_groups.append(i)
+
+    # -- steps ---------------------------------------------------------------------------------
+    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        w = self.w
+        if not w.active or w.busy:
+            return
+        self.depth += 1
+        with w.own_time("optimizers"):
+            track = self.find(optimizer) or self.meet(optimizer)
+            closure = (len(args) > 1 and args[1] is not None) or kwargs.get("closure") is not None
+            if not closure:
+                self._finite(track)
+            if w.deep and self.depth == 1:
+                self._look_before(track, bool(closure))
+
+    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        w = self.w
+        if not w.active or w.busy:
+            return
+        self.depth = max(0, self.depth - 1)
+        if self.depth:
+            return
+        with w.own_time("optimizers"):
+            track = self.find(optimizer)
+            if track is None:
+                return
+            track.seen.steps += 1
+            new = not self.cycle or track.seen.index in self.cycle
+            if new:
+                self.cycle = {track.seen.index}
+                if w.backwards.manual:
+                    w.backwards.manual, w.seen.step = False, 0
+                w.seen.step += 1
+            else:
+                self.cycle.add(track.seen.index)
+            if track.seen.steps < 65536:
+                track.seen.rates.append(
+                    max((float(g.get("lr", 0.0)) for g in optimizer.param_groups), default=0.0)
+                )
+            self._double(track)
+            if w.deep:
+                self._look_after(track, optimizer)
+            track.events.clear()
+            track.whole = w.deep
+            w.calls.stepped(track)
+            w.swaps.stepped(track)
+            w.forwards.stepped(track)
+        if new:
+            w.tick()
+
+    def _double(self, track: Track) -> None:
+        """See whether two optimizers applied the same gradient."""
+        mine = self.stepped_since_backward
+        if not track.nested and track not in mine and mine and self.w.deep:
+            ids = {id(p) for p in track.params if p.grad is not None}
+            for other in mine:
+                both = [p for p in other.params if id(p) in ids]
+                if both and not other.nested:
+                    names = f"{other.seen.name} and {track.seen.name}"
+                    place = track.seen.place
+                    self.w.seen.note("two-optimizers", names, place, shared=len(both),
+                                     name=self.seen_of(both[0]).name)  # fmt: skip
+        mine.append(track)
+
+    def _finite(self, track: Track) -> None:
+        """Look at a few gradients for NaN and infinity; at all of them when one is bad."""
+        grads = [p.grad for p in track.witnesses if p.grad is not None]
+        if not grads or (grads[0].is_cuda and self.w.seen.step % 50):
+            return
+        for grad in grads:
+            value = dense(grad).sum().item()
+            if value - value != 0.0:
+                explain(self.w, track)
+                return
+
+    def _look_before(self, track: Track, closure: bool) -> None:
+        optimizer = track.ref()
+        if optimizer is None:
+            return
+        self._describe(track, optimizer)
+        self.w.forwards.name_parameters()
+        track.before = []
+        track.seen.looked += 1
+        if not closure:
+            order.analyse(self.w, track)
+        for group in optimizer.param_groups:
+            rate = float(group.get("lr", 1.0))
+            for p in group["params"]:
+                seen = self.seen_of(p)
+                if track.seen.index not in seen.optimizers:
+                    seen.optimizers.append(track.seen.index)
+                with torch.no_grad():
+                    values = sample(p).clone()
+                    grad = None if closure else self._state(seen, p)
+                track.before.append((seen, p, values, grad, rate))
+        if not closure:
+            self.others()
+
+    def _state(self, seen: ParamSeen, p: torch.Tensor) -> torch.Tensor | None:
+        """Count whether a parameter has a gradient; returns a sample of it."""
+        seen.looked += 1
+        seen.trainable = p.requires_grad
+        seen.ever_frozen |= not p.requires_grad
+        if p.grad is None:
+            seen.none += 1
+            return None
+        if not any_nonzero(p.grad):
+            seen.zero += 1
+        else:
+            seen.grad += 1
+        if p.ndim >= 2 and p.shape[0] >= 2 and seen.rows < 8 and "Embedding" not in seen.owner:
+            seen.rows += 1
+            seen.same_rows += same_rows(p) and same_rows(dense(p.grad))
+        return None if p.grad.is_sparse else sample(p.grad).clone()
+
+    def others(self) -> None:
+        """Count gradients of parameters that no optimizer holds."""
+        for ref, seen in list(self.params.values()):
+            p = ref()
+            if p is not None and not seen.optimizers:
+                self._state(seen, p)
+
+    def _look_after(self, track: Track, optimizer: Optimizer) -> None:
+        changed, could = False, False
+        with torch.no_grad():
+            for seen, p, values, grad, rate in track.before:
+                now = sample(p)
+                if now.shape != values.shape:
+                    continue
+                moved = now != values
+                any_moved = bool(moved.any())
+                changed |= any_moved
+                if grad is not None and rate > 0.0 and bool(grad.any()):
+                    could = True
+                    seen.stuck += not any_moved
+                if any_moved and p.ndim >= 2:
+                    size = float(values.float().norm())
+                    if size > 0.0:
+                        ratio = float((now - values).float().norm()) / size
+                        track.seen.update_ratios.setdefault(seen.name, []).append(ratio)
+                elif could and p.ndim >= 2 and grad is not None and bool(grad.any()):
+                    track.seen.update_ratios.setdefault(seen.name, []).append(0.0)
+        track.before = []
+        track.seen.changed += changed
+        track.seen.unchanged += could and not changed
+        if not changed and not could and all(p.grad is None for p in track.params):
+            self.w.seen.note("step-without-gradient", track.seen.name, track.seen.step_place)
+
+    def seen_of(self, p: torch.Tensor) -> ParamSeen:
+        """Return the facts about a parameter."""
+        held = self.params.get(id(p))
+        if held is not None and held[0]() is p:
+            return held[1]
+        seen = ParamSeen(name=f"a tensor {tuple(p.shape)}", shape=tuple(p.shape), tracked=False)
+        seen.trainable = p.requires_grad
+        self.params[id(p)] = (weakref.ref(p), seen)
+        self.w.seen.params.append(seen)
+        return seen
+
+    def look(self, on: bool) -> None:
+        """Begin or end looking closely."""
+        for track in self.tracks.values():
+            track.events.clear()
+            track.whole = False
+
+    # -- backward passes -----------------------------------------------------------------------
+    def before_backward(self) -> None:
+        """Note the state of all gradients, before a backward pass adds to them."""
+        for track in self.at_hand():
+            track.stale = any(p.grad is not None and any_nonzero(p.grad) for p in track.params)
+            track.signature = [_signature(p) for p in track.params]
+
+    def after_backward(self, place: Place, plain: bool, scaled: bool) -> None:
+        """Note which optimizers' gradients a backward pass reached.
+
+        Args:
+            place: the user's line.
+            plain: the tensor sent backwards is a criterion's mean itself.
+            scaled: a GradScaler multiplied it.
+        """
+        self.stepped_since_backward.clear()
+        for track in self.at_hand():
+            before, track.signature = track.signature, None
+            if before is not None and [_signature(p) for p in track.params] != before:
+                versions = order.versions(track.params)
+                track.events.append(
+                    order.Event("backward", place, track.stale, plain, scaled, versions,
+                                order.grad_sum(track.params))
+                )  # fmt: skip
+
+
+def _signature(p: torch.Tensor) -> tuple[int, int]:
+    grad = p.grad
+    return (0, 0) if grad is None else (id(grad), grad._version)

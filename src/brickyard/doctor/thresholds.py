@@ -1,0 +1,107 @@
+"""Every threshold of the doctor, each with its reason; nothing else decides when it speaks.
+
+Exact checks (identity, order, equality) need none of these, apart from how often in a row.
+"""
+
+from __future__ import annotations
+
+# -- what is looked at ------------------------------------------------------------------------
+#: Steps at the beginning that are looked at closely: bugs of order and identity show in each step.
+FIRST_STEPS = 4
+#: Then two steps at 8, 16, 32 ...: the state of a run changes on the scale of its length.
+SECOND_LOOK = 8
+WINDOW = 2
+#: From here on at a fixed distance, so that long runs are not left alone.
+RARE_LOOKS = 1024
+#: Looks up to this step are always made; later ones only within the share below.
+ALWAYS_LOOKS = 32
+#: Our share of the run's time beyond which no further close look is made (the promise is 5 %).
+SHARE = 0.025
+#: Beginnings of epochs looked at closely: a mode left on by the evaluation shows after the first.
+EPOCHS_LOOKED = 3
+#: Elements compared per parameter around a step: enough to see a change, bounded in memory.
+ELEMENTS = 2048
+#: Steps whose loss graphs are followed, for a leak of memory.
+LEAK_STEPS = 30
+
+# -- exact checks: how often in a row ----------------------------------------------------------
+#: Once can be a deliberate exception (a first step, a warm start); twice in a row is the loop.
+IN_ROW = 2
+#: A property of every look at a parameter; one look may meet an unlucky batch.
+LOOKS = 3
+#: Rows that sum to 1 within this are probabilities: float32 softmax is off by 1e-6 at most.
+SUM_TO_ONE = 1e-4
+#: Log-probabilities above this are none; float32 log_softmax stays below 1e-6.
+ABOVE_ZERO = 1e-6
+#: Relative change of one sample's output when another sample changes: rounding is below 1e-6.
+MIXING = 1e-4
+
+# -- symptoms ----------------------------------------------------------------------------------
+#: Median size of an update relative to its weights: healthy runs stay below 0.15 (Adam at 1e-2).
+UPDATE_HIGH = 0.3
+#: One update many times the weights: healthy first steps reach 0.14, a thousandfold rate 140.
+UPDATE_WILD = 3.0
+#: Updates that float32 weights (24 bits, 6e-8) can hardly take.
+UPDATE_LOW = 1e-6
+#: A loss above its value at the beginning or twice its minimum: noise of single steps is averaged
+#: over 20 steps and must last.
+DIVERGED = 2.0
+DIVERGED_STEPS = 50
+ABOVE_START_STEPS = 100
+#: Learned nothing: still above 98 % of the best constant answer's loss after an epoch and this.
+NOT_LEARNING = 0.98
+NOT_LEARNING_STEPS = 300
+#: A unit that did not fire in this many batches, and this many samples, is dead.
+DEAD_BATCHES = 10
+DEAD_SAMPLES = 320
+#: Share of a layer's units: half of a layer is no accident, nine tenths is no layer.
+DEAD_SHARE = 0.5
+DEAD_MOST = 0.9
+#: First loss over its expected value: 0.5 to 3 for a model that starts untrained.
+INIT_LOSS = (0.5, 3.0)
+#: Loss of a batch in evaluation mode over training mode; small batches reach 2.
+EVAL_GAP = 3.0
+#: Planned length of a schedule against the steps made.
+HORIZON_LONG = 1.5
+HORIZON_SHORT = 0.5
+#: Rate against its peak below which nothing is learned any more, before this part of the run.
+LR_VANISHED = 1e-3
+LR_EARLY = 0.2
+#: Label entropy within batches over that of the data set: sorted labels give 0.2, shuffled 0.97.
+BATCH_ENTROPY = 0.5
+#: Share of padding among the targets that count: documents that end early reach some percent.
+PAD_SHARE = 0.05
+#: Share of positions at which the targets equal the inputs, moved by an offset.
+SAME_TOKENS = 0.99
+OTHER_TOKENS = 0.9
+#: Overlap of validation with training data: one copy is a warning, one in a hundred an error.
+OVERLAP_ERROR = 0.01
+#: Duplicates in the training data worth a word.
+DUPLICATES = 0.05
+#: Values that look like bytes that nobody scaled.
+RAW_RANGE = 20.0
+RAW_STD = 10.0
+RAW_RATIO = 1e3
+#: Skipped steps of mixed precision: a growing scale costs one in 2000, half a percent.
+SCALER_SKIPS = 0.05
+#: Dropout beyond which hardly anything is left.
+DROPOUT = 0.8
+#: Batch norm: momentum outside of this range follows nothing or the last batch alone.
+BN_MOMENTUM = (1e-3, 0.9)
+#: Values per channel below which a batch's variance says little.
+BN_VALUES = 8
+#: Learning rates no optimizer of that family is used with.
+ADAM_RATES = (1e-8, 0.3)
+SGD_RATES = (1e-9, 100.0)
+#: Smallest epsilon that float16 can hold, and one that outweighs the gradient's size.
+EPS_HALF = 6e-8
+EPS_LARGE = 1e-2
+#: Spread of weights times the root of the fan-in: initializers give 0.5 to 2.
+INIT_SPREAD = (0.02, 10.0)
+#: Gradient norm: distance from the median in units of the median deviation, and how often.
+GRAD_MAD = 8.0
+GRAD_TIMES = 3
+#: Relative change of outputs across samples below which they ignore their input.
+SAME_OUTPUT = 1e-6
+#: Output spread over that of the targets, below which predictions have collapsed.
+COLLAPSE = 0.01
