@@ -71,7 +71,8 @@ def overlap(seen: Seen) -> Iterable[Say]:
         expected = v.get("own", 0) / max(v.get("train", 1), 1)
         if v["how"] == "content" and expected > 0.01 and share < 3 * expected:
             continue
-        severity = "error" if share > T.OVERLAP_ERROR else "warning"
+        few = "info" if v["how"] == "content" else "warning"
+        severity = "error" if share > T.OVERLAP_ERROR else few
         yield Say(
             f"{v['shared']} of {v['of']} evaluation samples ({share:.1%}) are in the training "
             f"data, too, compared by {v['how']}.",

@@ -73,7 +73,7 @@ def opt_orphan(seen: Seen) -> Iterable[Say]:
 
 
 @check(
-    3, "opt-frozen-params", "error", weight=0.9,
+    3, "opt-frozen-params", "error", weight=0.97,
     sees="parameter groups of an optimizer in which nothing requires a gradient",
     why="The optimizer has nothing to update there.",
     try_="Unfreeze what shall train (requires_grad_(True)), or leave the group out.",
@@ -112,7 +112,7 @@ def unregistered(seen: Seen) -> Iterable[Say]:
     for where in dict.fromkeys(n.where for n in notes):
         mine = [n for n in notes if n.where == where]
         shapes = some(str(tuple(n.values["shape"])) for n in mine)
-        kinds = some(dict.fromkeys(n.values["kind"] for n in mine))
+        kinds = some(dict.fromkeys(n.values["holds"] for n in mine))
         yield Say(
             f"The loss depends on trainable parameters ({kinds}, shapes {shapes} ...) that are "
             f"not in parameters(): they are held by {where}.",

@@ -95,7 +95,8 @@ def scheduler_horizon(seen: Seen) -> Iterable[Say]:
                     one.name, one.place, step=one.over_step,
                 )  # fmt: skip
         elif one.horizon and per_epoch and seen.finished:
-            if one.calls < T.HORIZON_SHORT * one.horizon and one.horizon > 0.5 * steps:
+            short = one.calls < T.HORIZON_SHORT * one.horizon
+            if short and one.horizon > 0.5 * steps:
                 yield Say(
                     f"{one.name} with {one.horizon_name}={one.horizon} was stepped {one.calls} "
                     f"times, once per epoch, while the optimizer made {steps} steps: it got "

@@ -59,7 +59,7 @@ class Data:
         patches.replace(dataloader._BaseDataLoaderIter, "__next__", self._patched_next)
 
     def _patched_iter(self, original: Any) -> Any:
-        def __iter__(loader: Any) -> Any:
+        def iterate(loader: Any) -> Any:
             w = self.w
             if not w.active or w.busy:
                 return original(loader)
@@ -80,10 +80,10 @@ class Data:
                 self._began(loader, iterator)
             return iterator
 
-        return __iter__
+        return iterate
 
     def _patched_next(self, original: Any) -> Any:
-        def __next__(iterator: Any) -> Any:
+        def following(iterator: Any) -> Any:
             w = self.w
             if not w.active or w.busy:
                 return original(iterator)
@@ -103,7 +103,7 @@ class Data:
                         self._look(info, batch)
             return batch
 
-        return __next__
+        return following
 
     def _began(self, loader: Any, iterator: Any) -> None:
         info = self.loaders.get(loader)
@@ -274,9 +274,8 @@ def _same_data(one: Any, two: Any) -> bool:
         return parts[0][0].shape == parts[1][0].shape
     if isinstance(one, Subset) and isinstance(two, Subset) and one.dataset is two.dataset:
         return list(one.indices) == list(two.indices)
-    if isinstance(two, Subset) and two.dataset is one:
-        return True  # a part of the training data, looked at for its training score
-    return False
+    # a part of the training data, looked at for its training score
+    return isinstance(two, Subset) and two.dataset is one
 
 
 def _shared_indices(one: Any, two: Any) -> tuple[int, int] | None:

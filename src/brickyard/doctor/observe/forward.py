@@ -266,7 +266,7 @@ class Forwards:
         if owner is None and not holder:
             return
         where = holder or kind
-        self.w.seen.note("unregistered", where, place, kind=kind, shape=tuple(leaf.shape))
+        self.w.seen.note("unregistered", where, place, holds=kind, shape=tuple(leaf.shape))
 
     # -- steps ---------------------------------------------------------------------------------
     def mode_set(self, module: nn.Module, mode: bool) -> None:

@@ -138,9 +138,9 @@ def _classes(
     classes = x.shape[dim]
     seen.facts["classes"] = classes
     if name == "cross_entropy":
-        if classes > 1 and float(x.amin()) >= 0.0:
-            if float((x.float().sum(dim) - 1.0).abs().amax()) < T.SUM_TO_ONE:
-                seen.hits["probabilities"] += 1
+        off = (x.float().sum(dim) - 1.0).abs()
+        if classes > 1 and float(x.amin()) >= 0.0 and float(off.amax()) < T.SUM_TO_ONE:
+            seen.hits["probabilities"] += 1
         seen.facts["upstream"] = upstream(given)
         if y.is_floating_point():
             off = float((y.float().sum(dim) - 1.0).abs().amax())

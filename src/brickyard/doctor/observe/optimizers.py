@@ -69,14 +69,14 @@ class Optimizers:
         patches.replace(torch.nn.Module, "zero_grad", self._patched_module_zero)
 
     def _patched_init(self, original: Any) -> Any:
-        def __init__(optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
+        def initialize(optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
             original(optimizer, *args, **kwargs)
             if self.w.active and not self.w.busy:
                 with self.w.own_time("optimizers"):
                     ids = {id(p) for g in optimizer.param_groups for p in g["params"]}
                     self.made[optimizer] = (user_place(2), self.w.forwards.clock, ids)
 
-        return __init__
+        return initialize
 
     def _patched_zero(self, original: Any) -> Any:
         def zero_grad(optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:

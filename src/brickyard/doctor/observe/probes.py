@@ -1,22 +1,205 @@
-"""Ask a model questions on copies: does a sample see others, the future, its own label?"""
+"""Ask a model questions on a copy: does a sample see others, the future, noise in evaluation?
+
+The copy shares the weights (no gradient is computed, none is changed) and owns its buffers. Random
+generators of torch, NumPy and Python are put back bit by bit.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+import random
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn, overrides
+
+from brickyard.doctor import thresholds as T
+from brickyard.doctor.observe import inputs, questions
+from brickyard.doctor.observe.record import NOWHERE, Place
+from brickyard.doctor.observe.tensors import first_tensor, tensors, with_tensors
 
 if TYPE_CHECKING:
     from brickyard.doctor.observe.forward import Call
     from brickyard.doctor.observe.watcher import Watcher
 
+#: Larger models are asked without a copy of their modules' attributes only; none is copied here.
+_MOST_SECONDS = 0.5
+_DROPS = ("dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout",
+          "feature_alpha_dropout", "feature_dropout")  # fmt: skip
+
+
+class _Drops(overrides.TorchFunctionMode):
+    """Remember functional dropout that acts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: list[tuple[str, float, Place]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in _DROPS:
+            from brickyard.doctor.observe.places import user_place
+
+            p = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+            training = kwargs.get("training", args[2] if len(args) > 2 else True)
+            if training and p > 0:
+                self.met.append((name, float(p), user_place(2)))
+        return func(*args, **kwargs)
+
 
 class Probes:
-    """Run the probes of the first steps."""
+    """Run the questions of the first steps."""
 
     def __init__(self, watcher: Watcher) -> None:
         self.w = watcher
+        self.before: weakref.WeakKeyDictionary[nn.Module, list[torch.Tensor]]
+        self.before = weakref.WeakKeyDictionary()
 
     def called(self, call: Call) -> None:
-        """Hear of a finished call of a model."""
+        """Look at what a model was given and what it answered."""
+        inputs.observe(self.w, call)
 
     def stepped(self, calls: list[Call]) -> None:
-        """Hear of the end of a step."""
+        """Ask what can be asked after a step."""
+        step = self.w.seen.step
+        done: set[int] = set()
+        for call in calls:
+            if id(call.module) in done or call.output is None:
+                continue
+            done.add(id(call.module))
+            root = call.root
+            if call.training:
+                inputs.answers(self.w, call)
+            key = f"{id(call.module)}"
+            if f"mix{key}" not in root.probed and self._new_data(call):
+                root.probed.add(f"mix{key}")
+                self._ask(call, questions.samples_mix)
+            if f"eval{key}" not in root.probed:
+                root.probed.add(f"eval{key}")
+                self._ask(call, _noise_in_evaluation)
+            if f"time{key}" not in root.probed and step >= 2:
+                root.probed.add(f"time{key}")
+                self._ask(call, questions.future_seen)
+        if step >= T.FIRST_STEPS:
+            questions.labels_matter(self.w)
+        if self.w.seen.epoch >= 2:
+            self._gap(calls)
+
+    def _new_data(self, call: Call) -> bool:
+        """Say whether a model is given other data than the step before: batches, not a whole."""
+        given = [t for t in tensors((call.args, call.kwargs)) if t.ndim >= 1]
+        before = self.before.get(call.module)
+        self.before[call.module] = [t.detach()[:64].clone() for t in given[:1]]
+        if before is None or not given or not before:
+            return False
+        now = given[0].detach()[:64]
+        return now.shape != before[0].shape or not bool((now == before[0]).all())
+
+    def _ask(self, call: Call, question: Any) -> None:
+        """Ask one question on a copy, in evaluation mode."""
+        begun = perf_counter()
+        with self.w.own_time(f"probe {question.__name__.strip('_')}"), untouched():
+            twin = twin_of(call.module)
+            if twin is not None:
+                twin.eval()
+                with torch.no_grad():
+                    question(self.w, call, Asked(twin, call))
+        if perf_counter() - begun > _MOST_SECONDS:  # a large model: the others cost too much
+            call.root.probed.update(f"{q}{id(call.module)}" for q in ("mix", "eval", "time"))
+
+    def _gap(self, calls: list[Call]) -> None:
+        """Compare a batch's loss in training mode with that in evaluation mode."""
+        recent = [c for c in self.w.functions.recent if c.value.numel() == 1]
+        if len(recent) != 1 or len(calls) != 1 or not calls[0].training:
+            return
+        call, loss = calls[0], recent[0]
+        norms = [m for m in call.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        if not any(m.training and m.track_running_stats for m in norms):
+            return
+        if call.output is not loss.given or self.w.seen.step < 20:
+            return
+        with self.w.own_time("probe train-eval-gap"), untouched(), torch.no_grad():
+            twin = twin_of(call.module)
+            if twin is None:
+                return
+            questions.mode_gap(self.w, call, loss, twin)
+
+
+class Asked:
+    """Call a copy of a model with its inputs changed, always with the same random numbers."""
+
+    def __init__(self, twin: nn.Module, call: Call) -> None:
+        self.twin = twin
+        self.args = with_tensors(call.args, lambda t: t.detach())
+        self.kwargs = with_tensors(call.kwargs, lambda t: t.detach())
+        self.given = [t for t in tensors((self.args, self.kwargs)) if t.ndim >= 1]
+
+    def __call__(self, old: Any = None, new: Any = None, seed: int = 0) -> torch.Tensor | None:
+        """Return the first output; with tensor ``old`` replaced by ``new`` among the inputs."""
+
+        def change(t: torch.Tensor) -> torch.Tensor:
+            return new if t is old else t.clone()
+
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        out = self.twin(*with_tensors(self.args, change), **with_tensors(self.kwargs, change))
+        found = first_tensor(out)
+        return found.detach().float() if found is not None and found.is_floating_point() else None
+
+
+def twin_of(model: nn.Module) -> nn.Module | None:
+    """Return a copy of a model that shares its parameters and owns its buffers.
+
+    Args:
+        model: the model; None is returned when it cannot be copied.
+    """
+    memo: dict[int, Any] = {id(p): p for p in model.parameters()}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach()
+        for table in (module._forward_hooks, module._forward_pre_hooks):
+            for hook in table.values():
+                memo[id(hook)] = hook
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception:
+        return None
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Put back all random generators after the block."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+def _noise_in_evaluation(w: Watcher, call: Call, asked: Asked) -> None:
+    """See whether two passes with other random numbers differ, and by which dropout."""
+    with _Drops() as drops:
+        one = asked(seed=1)
+    if one is None or not drops.met:
+        return
+    two = asked(seed=2)
+    if two is None or one.shape != two.shape:
+        return
+    change = questions.relative(one, two)
+    meant = all("training" in place.text for _, _, place in drops.met)
+    if change > 1e-5 and not meant:
+        name, p, place = next(m for m in drops.met if "training" not in m[2].text)
+        w.seen.note("noise-in-eval", call.root.name, place or NOWHERE, change=change, by=name, p=p)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -64,15 +65,15 @@ def _neighbours(seen: Seen, model: nn.Module, name: str) -> None:
             continue
         where = f"{name}.{path}" if path else name
         layers = [m for m in module if not isinstance(m, nn.Identity)]
-        for i, (first, second) in enumerate(zip(layers, layers[1:], strict=False)):
+        for i, (first, second) in enumerate(pairwise(layers)):
             if isinstance(first, nn.Linear) and isinstance(second, nn.Linear):
                 inner = first.out_features
                 if inner >= first.in_features or inner >= second.out_features:
                     seen.note("linear-linear", f"{where}.{i}", inner=inner,
                               sizes=(first.in_features, inner, second.out_features))  # fmt: skip
-            if isinstance(second, _BATCH_NORM) and isinstance(first, _AFFINE):
-                if first.bias is not None:
-                    seen.note("bias-before-norm", f"{where}.{i}.bias", norm=type(second).__name__)
+            affine = isinstance(first, _AFFINE) and first.bias is not None
+            if affine and isinstance(second, _BATCH_NORM):
+                seen.note("bias-before-norm", f"{where}.{i}.bias", norm=type(second).__name__)
 
 
 def layer_called(seen: Seen, forwards: Forwards, module: nn.Module, args: Any) -> None:

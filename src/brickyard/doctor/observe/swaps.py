@@ -57,9 +57,9 @@ def shadow_models(roots: list[weakref.ref[nn.Module]]) -> list[Any]:
     for one in gc.get_objects():
         if isinstance(one, nn.Module):
             for kind, shapes, model in wanted:
-                if type(one) is kind and one is not model:
-                    if [p.shape for p in one.parameters()] == shapes:
-                        found.append(one)
+                alike = type(one) is kind and one is not model
+                if alike and [p.shape for p in one.parameters()] == shapes:
+                    found.append(one)
     return found
 
 

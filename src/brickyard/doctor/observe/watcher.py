@@ -64,7 +64,6 @@ class Watcher:
         self.swaps = Swaps(self)
         self._until = T.FIRST_STEPS  # look closely up to this step
         self._next = T.SECOND_LOOK  # and again from this one
-        self._checks = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
         self.judged = -1
 
     def start(self) -> None:
@@ -144,18 +143,14 @@ class Watcher:
             if callback is not None:
                 callback()
             return
-        if step >= self._until and self.deep:
-            self._look(False)
+        if self.deep:
+            self._judge()
+            if step >= self._until:
+                self._look(False)
         if step >= self._next:
             self._next = step * 2 if step < T.RARE_LOOKS else step + T.RARE_LOOKS
             if step <= T.ALWAYS_LOOKS or self.share < T.SHARE:
                 self.look_for(T.WINDOW)
-        if self._checks and step >= self._checks[0]:
-            while self._checks and step >= self._checks[0]:
-                self._checks.pop(0)
-            if not self._checks:
-                self._checks.append(step * 2)
-            self._judge()
 
     def look_for(self, steps: int) -> None:
         """Look closely at the next steps.

@@ -101,9 +101,7 @@ def generators(dataset: Any) -> Iterator[tuple[str, Any]]:
         if id(one) in known or len(known) > 400:
             continue
         known.add(id(one))
-        if isinstance(
-            one, np.random.Generator | np.random.RandomState | torch.Generator
-        ) or isinstance(one, random.Random):
+        if isinstance(one, _GENERATORS):
             yield path, one
         elif depth < 4 and isinstance(one, list | tuple) and len(one) <= 32:
             queue += [(f"{path}[{i}]", v, depth + 1) for i, v in enumerate(one)]
