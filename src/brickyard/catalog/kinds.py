@@ -128,7 +128,7 @@ _TABLE = (
         "models",
         "Reference models",
         "Small networks for the recipes",
-        frozenset({"input_shape", "outputs"}),
+        frozenset({"input_shape", "outputs", "noise", "output_shape"}),
     ),
     Kind(
         "data",
@@ -153,7 +153,7 @@ _TABLE = (
         "metrics",
         "Metrics",
         "What is reported, never trained on",
-        frozenset({"outputs"}),
+        frozenset({"outputs", "classes"}),
         ("task", "better"),
         ("formula", "task", "better", "best_for"),
     ),

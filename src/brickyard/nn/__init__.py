@@ -18,6 +18,7 @@ from brickyard.nn.activations import (
     Softplus,
     Tanh,
 )  # fmt: skip
+from brickyard.nn.attention import GPT, ViT
 from brickyard.nn.build import make_layer
 from brickyard.nn.dropout import (
     AlphaDropout,
@@ -29,6 +30,7 @@ from brickyard.nn.dropout import (
 )  # fmt: skip
 from brickyard.nn.frn import FRN
 from brickyard.nn.gated import GeGLU, Maxout, SwiGLU
+from brickyard.nn.generative import GeneratorAndCritic, Upsampler
 from brickyard.nn.ghost import GhostBatchNorm1d, GhostBatchNorm2d
 from brickyard.nn.models import CNN, MLP
 from brickyard.nn.noise import DropConnect, DropPath, VariationalDropout
@@ -47,6 +49,7 @@ from brickyard.nn.normalization import (
 )  # fmt: skip
 from brickyard.nn.residual import LayerScale, Residual, ResidualScale
 from brickyard.nn.thresholds import TLU, SquaredReLU
+from brickyard.nn.unet import UNet
 from brickyard.nn.zoneout import Zoneout, ZoneoutLSTM
 
 __all__ = [
@@ -54,6 +57,7 @@ __all__ = [
     "ELU",
     "FRN",
     "GELU",
+    "GPT",
     "MLP",
     "SELU",
     "TLU",
@@ -69,6 +73,7 @@ __all__ = [
     "Dropout3d",
     "FeatureAlphaDropout",
     "GeGLU",
+    "GeneratorAndCritic",
     "GhostBatchNorm1d",
     "GhostBatchNorm2d",
     "GroupNorm",
@@ -95,7 +100,10 @@ __all__ = [
     "SquaredReLU",
     "SwiGLU",
     "Tanh",
+    "UNet",
+    "Upsampler",
     "VariationalDropout",
+    "ViT",
     "Zoneout",
     "ZoneoutLSTM",
     "functional",

@@ -34,10 +34,11 @@ def real(*layers: nn.Module) -> list[nn.Module]:
     return [layer for layer in layers if not isinstance(layer, nn.Identity)]
 
 
-def start_head(head: nn.Linear) -> None:
+def start_head(head: nn.Linear | nn.Conv2d) -> None:
     """Start an output layer near even odds."""
     nn.init.normal_(head.weight, std=HEAD_STD)
-    nn.init.zeros_(head.bias)
+    if head.bias is not None:
+        nn.init.zeros_(head.bias)
 
 
 def sizes_of(name: str, values: Sequence[int], least: int = 1) -> list[int]:

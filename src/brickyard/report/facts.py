@@ -84,9 +84,9 @@ class Facts:
 
     @property
     def task(self) -> str:
-        """Return ``"classification"``, ``"regression"`` or ``""``."""
-        told = str(self.summary.get("task") or self.recipe.get("task") or "")
-        if told in ("classification", "regression"):
+        """Return the task's name, or what the classes tell where none is written."""
+        told = self.summary.get("task") or self.recipe.get("task")
+        if isinstance(told, str) and told:
             return told
         return "classification" if len(self.classes) else ""
 
@@ -350,5 +350,6 @@ def _usable(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             del found[name]
     pair = [found.get("target"), found.get("prediction")]
     if any(p is None for p in pair) or len(pair[0]) != len(pair[1]):  # pyright: ignore
-        found = {k: v for k, v in found.items() if k == "classes"}
+        beside = ("classes", "samples", "shown_")
+        found = {k: v for k, v in found.items() if k.startswith(beside)}
     return found

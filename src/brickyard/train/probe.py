@@ -33,11 +33,13 @@ class Probe:
 
     Args:
         output: the output, with its graph.
+        x: the samples.
         y: the samples' targets as the data has them.
         layers: the layers in the order in which they ran; one that runs twice stands twice.
     """
 
     output: Any
+    x: Tensor
     y: Tensor
     layers: tuple[Layer, ...]
 
@@ -73,7 +75,7 @@ def probe(
                 f"model: {type(model).__name__} cannot take a batch of {data.name} of shape "
                 f"{tuple(x.shape)}: {type(error).__name__}: {reason}"
             ) from error
-    return Probe(output, y, tuple(ran))
+    return Probe(output, x, y, tuple(ran))
 
 
 @contextmanager

@@ -21,16 +21,22 @@ from brickyard.train.data.user import from_user
 
 if TYPE_CHECKING:
     from brickyard.train.data.images import image_folder
+    from brickyard.train.data.slices import brain
     from brickyard.train.data.tables import csv, parquet
+    from brickyard.train.data.text import kjv, text_file
 
 __all__ = [
     "TASKS", "Batches", "Data", "LoaderBatches", "Plan", "Split", "TensorBatches", "batches",
-    "breast_cancer", "csv", "diabetes", "digits", "epoch_order", "find_path", "fingerprint",
-    "first_equal", "from_user", "image_folder", "mix_seed", "mnist5k", "npz", "parquet", "split",
+    "brain", "breast_cancer", "csv", "diabetes", "digits", "epoch_order", "find_path",
+    "fingerprint", "first_equal", "from_user", "image_folder", "kjv", "mix_seed", "mnist5k", "npz",
+    "parquet", "split", "text_file",
 ]  # fmt: skip
 
-#: Readers that need pandas or Pillow, which are imported when they are used.
-_LATER = {"csv": "tables", "parquet": "tables", "image_folder": "images"}
+#: Readers that are imported when they are used.
+_LATER = {
+    "brain": "slices", "csv": "tables", "parquet": "tables", "image_folder": "images",
+    "kjv": "text", "text_file": "text",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
