@@ -55,7 +55,7 @@ def run_script(
         with _as_main(script, arguments) as module:
             code = _execute(script, module)
     finally:
-        report = session.close()
+        report = session.close(finished=code == 0)
         report.exit_code = code
         if said and session.limited:  # the script ran on: only its exit code is news
             said[-1].exit_code = code

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from brickyard.doctor.children import Children
 from brickyard.doctor.finding import Finding, Report, ordered
 from brickyard.doctor.imports import when_imported
 
@@ -20,23 +21,29 @@ class Session:
     Args:
         steps: stop watching after so many optimizer steps; None watches to the end.
         on_limit: gets the report when that limit is reached.
+        folder: where children of an outer session leave their findings; empty for one's own.
     """
 
     def __init__(
-        self, steps: int | None = None, on_limit: Callable[[Report], None] | None = None
-    ) -> None:
+        self, steps: int | None = None, on_limit: Callable[[Report], None] | None = None,
+        folder: str = "",
+    ) -> None:  # fmt: skip
         self.steps = steps
         self.on_limit = on_limit
         self.limited = False
         self.watcher: Watcher | None = None
+        self.children = Children(folder)
         self._begun = 0.0
+        self._seconds: float | None = None
         self._findings: dict[tuple[str, str, str, int], Finding] = {}
         self._times: dict[tuple[str, str, str, int], tuple[int, int]] = {}
         self._undo: Callable[[], None] | None = None
+        self._merged: tuple[list[Finding], int, list[tuple[str, str]]] = ([], 0, [])
 
     def open(self) -> None:
         """Begin: at once when torch is imported, otherwise as soon as it is."""
         self._begun = perf_counter()
+        self.children.open()
         if "torch" in sys.modules:
             self._start()
         else:
@@ -51,32 +58,47 @@ class Session:
     def _reached(self) -> None:
         """Stop watching at the limit of steps and hand out the report."""
         self.limited = True
+        self._seconds = perf_counter() - self._begun
         report = self.report()
         if self.on_limit is not None:
             self.on_limit(report)
 
-    def close(self) -> Report:
-        """End: undo everything and return the report."""
+    def close(self, finished: bool = True) -> Report:
+        """End: undo everything and return the report.
+
+        Args:
+            finished: the run came to its own end; False when it failed or was interrupted.
+        """
         if self._undo is not None:
             self._undo()
             self._undo = None
         if self.watcher is not None:
+            self.watcher.seen.finished = finished and not self.limited
             self.watcher.stop()
-        return self.report()
+        self.children.close()
+        if self._seconds is None:
+            self._seconds = perf_counter() - self._begun
+        self._merged = self.children.merged()
+        report = self.report()
+        self.children.remove()
+        return report
 
     def report(self) -> Report:
         """Return what is known so far."""
-        seconds = perf_counter() - self._begun
+        seconds = self._seconds
+        if seconds is None:
+            seconds = perf_counter() - self._begun
+        findings, steps, problems = self._merged
         watcher = self.watcher
         if watcher is None:
-            return Report(seconds=seconds)
+            return Report(seconds=seconds, steps=steps, findings=ordered(findings))
         self._judge()
         run = (watcher.ended or perf_counter()) - watcher.begun - watcher.own
         return Report(
-            steps=watcher.seen.step,
+            steps=max(watcher.seen.step, steps),
             overhead=watcher.own / max(run, 1e-9),
-            findings=ordered(self._findings.values()),
-            problems=sorted(watcher.problems.items()),
+            findings=ordered([*self._findings.values(), *findings]),
+            problems=sorted({*watcher.problems.items(), *problems}),
             seconds=seconds,
         )
 

@@ -56,7 +56,8 @@ def bn_config(seen: Seen) -> Iterable[Say]:
         m
         for m in seen.modules.values()
         if m.looks >= T.LOOKS and m.facts.get("values")
-        and median(m.facts["values"]) < T.BN_VALUES and not all(m.facts.get("frozen", [False]))
+        and median(m.facts["values"]) < T.BN_VALUES
+        and not all(m.facts.get("frozen", {0: False}).values())
     ]  # fmt: skip
     if small:
         count = int(median(small[0].facts["values"]))

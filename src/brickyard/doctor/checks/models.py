@@ -229,3 +229,14 @@ def train_eval_gap(seen: Seen) -> Iterable[Say]:
                 f"{v['steps']} steps.",
                 note.where, note.place,
             )  # fmt: skip
+    for name, sizes in seen.forwards.items():
+        one, two = sizes.get("eval", 0.0), sizes.get("train", 0.0)
+        if two > 0 and one > T.EVAL_SCALE * two and not sizes.get("norm", True):
+            yield Say(
+                f"Before the first step the outputs of {name} had a mean size of {one:.4g} in "
+                f"evaluation mode and {two:.4g} in training mode.",
+                name, sizes["place"], severity="warning", step=1,
+                why="A layer depends on a state that only training mode sets up (spectral norm "
+                "estimates it in training passes): this evaluation says nothing.",
+                try_="Call the model once in training mode first, or evaluate after training.",
+            )  # fmt: skip

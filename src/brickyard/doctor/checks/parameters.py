@@ -218,15 +218,15 @@ def linear_linear(seen: Seen) -> Iterable[Say]:
 
 
 @check(
-    12, "bias-before-bn / decay-on-norm", "info", weight=0.1,
-    sees="a bias that a batch norm subtracts again; weight decay on norms and biases",
-    why="The bias does nothing; decay pulls scales towards 0, which costs a little accuracy.",
-    try_="bias=False before a norm; a group with weight_decay=0 for parameters of one dimension.",
+    12, "bias-before-bn", "info", weight=0.1,
+    sees="a bias right before a batch norm, which subtracts it again",
+    why="The bias does nothing.",
+    try_="bias=False in the layer before a batch norm.",
     allows="nothing: it is information only",
-    source="discuss.pytorch.org/t/114348; He et al. 2019, Bag of tricks, section 3.1",
+    source="Ioffe and Szegedy 2015, section 3.2",
 )  # fmt: skip
-def bias_and_decay(seen: Seen) -> Iterable[Say]:
-    """Report idle biases and decayed norms."""
+def idle_bias(seen: Seen) -> Iterable[Say]:
+    """Report idle biases."""
     idle = seen.of("bias-before-norm")
     if idle:
         yield Say(
@@ -234,6 +234,18 @@ def bias_and_decay(seen: Seen) -> Iterable[Say]:
             f"{some(n.where for n in idle)}.",
             idle[0].where,
         )  # fmt: skip
+
+
+@check(
+    12, "decay-on-norm", "info", weight=0.1,
+    sees="weight decay on parameters of norms",
+    why="Decay pulls scales towards 0, which costs a little accuracy.",
+    try_="A group with weight_decay=0 for parameters of one dimension.",
+    allows="nothing: it is information only",
+    source="discuss.pytorch.org/t/114348; He et al. 2019, Bag of tricks, section 3.1",
+)  # fmt: skip
+def decay_on_norm(seen: Seen) -> Iterable[Say]:
+    """Report decayed norms."""
     for optimizer in seen.optimizers:
         decays = [g.get("weight_decay") or 0 for g in optimizer.groups]
         mine = [p for p in seen.params if optimizer.index in p.optimizers]

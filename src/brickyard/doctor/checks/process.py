@@ -50,23 +50,21 @@ def replica_divergence(seen: Seen) -> Iterable[Say]:
 
 
 @check(
-    58, "frozen-buffers-moved / silent-weight-change", "warning", weight=0.8,
-    sees="running statistics of frozen batch norms that move; weights that were swapped for an "
-    "evaluation and not put back",
-    why="Frozen features drift away from what the weights were trained with; a swap that is not "
-    "undone trains on from other weights.",
-    try_="Put frozen norms into evaluation mode after every model.train(); restore the weights "
-    "after evaluating an average.",
+    58, "frozen-buffers-moved", "warning", weight=0.8,
+    sees="batch norms with frozen parameters that are in training mode while others train",
+    why="Their running statistics move: frozen features drift away from what the weights were "
+    "trained with, and other heads on them suffer.",
+    try_="Put frozen norms into evaluation mode after every model.train().",
     allows="batch norms that train, models in evaluation mode, norms frozen for a moment "
-    "(adversarial turns), averages that are put back, weights restored from a checkpoint",
-    source="lightly-ai/lightly#1438, pytorch/pytorch#86590, PKU-YuanGroup/Open-Sora-Plan#186",
+    "(adversarial turns)",
+    source="lightly-ai/lightly#1438, pytorch/pytorch#86590",
 )  # fmt: skip
-def silent_change(seen: Seen) -> Iterable[Say]:
-    """Report frozen statistics and weights that move."""
+def frozen_buffers(seen: Seen) -> Iterable[Say]:
+    """Report frozen statistics that move."""
     frozen = [
         m
         for m in seen.modules.values()
-        if len(m.facts.get("frozen", [])) >= T.LOOKS and all(m.facts["frozen"])
+        if len(at := list(m.facts.get("frozen", {}).values())) >= T.LOOKS and all(at[-T.LOOKS :])
     ]
     if frozen:
         yield Say(
@@ -74,7 +72,23 @@ def silent_change(seen: Seen) -> Iterable[Say]:
             f"their running statistics: {some(m.name for m in frozen)}.",
             frozen[0].name,
         )  # fmt: skip
+
+
+@check(
+    58, "silent-weight-change", "warning", weight=0.9,
+    sees="weights that were swapped for an evaluation and not put back",
+    why="Training goes on from other weights than its last step left, with an optimizer state "
+    "that belongs to those.",
+    try_="Restore the weights after evaluating an average (EMA, SWA).",
+    allows="averages that are put back, weights restored from a checkpoint after an evaluation, "
+    "pruning and clamping, models that act after every step",
+    source="PKU-YuanGroup/Open-Sora-Plan#186",
+)  # fmt: skip
+def silent_change(seen: Seen) -> Iterable[Say]:
+    """Report weights that an evaluation left behind."""
     for note in seen.of("not-restored"):
+        if note.count < T.IN_ROW:
+            continue
         yield Say(
             f"After an evaluation the weights of {note.where} were others than after the last "
             f"step before it ({note.count} times): those of the evaluation were kept.",

@@ -33,6 +33,7 @@ class Calls:
         self.schedulers = weakref.WeakKeyDictionary()
         self.averages: list[weakref.ref[torch.nn.Module]] = []
         self._depth = 0
+        self._used: set[int] = set()
 
     def install(self, patches: Patches) -> None:
         """Patch functions and methods of torch."""
@@ -52,6 +53,8 @@ class Calls:
                 patches.replace(kind, "step", self._patched_scheduler)
         patches.replace(torch.nn.Module, "train", self._patched_train)
         patches.replace(swa_utils.AveragedModel, "update_parameters", self._patched_average)
+        for name in ("forward", "state_dict"):
+            patches.replace(swa_utils.AveragedModel, name, self._patched_use)
 
     def _rebind(self, patches: Patches, originals: dict[str, Any]) -> None:
         """Reach modules that imported the functions by name before we came (notebooks)."""
@@ -238,6 +241,18 @@ class Calls:
             return original(average, *args, **kwargs)
 
         return update_parameters
+
+    def _patched_use(self, original: Any) -> Any:
+        def use(average: Any, *args: Any, **kwargs: Any) -> Any:
+            self._used.add(id(average))
+            return original(average, *args, **kwargs)
+
+        return use
+
+    def used_average(self, average: torch.nn.Module) -> bool:
+        """Say whether an averaged model was called, saved or looked into."""
+        inner = average.module
+        return bool({id(average), id(inner)} & self._used) or id(inner) in self.w.forwards.used
 
 
 def _subclasses(kind: type) -> list[type]:

@@ -127,6 +127,8 @@ class Data:
             self.w.seen.loaders.append(seen)
         info.seen.iterations += 1
         info.order = 0
+        if not info.seen.training and self.main is not None:
+            self.w.swaps.evaluating()
         self.iterators[iterator] = info
 
     def _look(self, info: Loader, batch: Any) -> None:
@@ -190,7 +192,7 @@ class Data:
             seen.facts["duplicates"] = hashes.numel() - hashes.unique().numel()
             seen.facts["hashed"] = hashes.numel()
         if seen.training:
-            self.w.swaps.epoch_ended()
+            self.w.swaps.evaluating()
 
     def _entropy(self, info: Loader) -> None:
         size = max(c.numel() for c in info.entropies)

@@ -212,12 +212,27 @@ class Forwards:
             while self.stack:
                 if self.stack.pop() is module:
                     break
+            if not self.stack:
+                self._scale(module, output)
             if not module._modules and self._current is not None:
                 self._leaf(module, args, output)
             if not self.stack and self._current is not None:
                 call, self._current = self._current, None
                 call.kwargs, call.output = kwargs, output
                 w.probes.called(call)
+
+    def _scale(self, module: nn.Module, output: Any) -> None:
+        """Compare the size of outputs before training in evaluation and in training mode."""
+        root = self.roots.get(id(module))
+        out = first_tensor(output)
+        if root is None or out is None or self.w.seen.step > 0 or not out.is_floating_point():
+            return
+        sizes = self.w.seen.forwards.setdefault(root.name, {})
+        name = "train" if module.training else "eval"
+        sizes.setdefault(name, float(out.detach().abs().mean()))
+        if "norm" not in sizes:
+            sizes["norm"] = any(isinstance(m, NORMS) for m in module.modules())
+            sizes["place"] = root.place
 
     def _leaf(self, module: nn.Module, args: Any, output: Any) -> None:
         static.layer_called(self.w.seen, self, module, args)
@@ -273,6 +288,8 @@ class Forwards:
         """Hear that a module's mode is set."""
         if not mode and id(module) in self.roots:
             self._pending = True
+            with self.w.own_time("evaluation"):
+                self.w.swaps.evaluating()
 
     def stepped(self, track: Track | None) -> None:
         """Hear of the end of a step (of a backward pass where no optimizer steps)."""

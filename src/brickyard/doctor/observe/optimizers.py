@@ -163,6 +163,8 @@ class Optimizers:
             closure = (len(args) > 1 and args[1] is not None) or kwargs.get("closure") is not None
             if not closure:
                 self._finite(track)
+            if w.swaps.pending or w.swaps.after:
+                w.swaps.before_step(track)
             if w.deep and self.depth == 1:
                 self._look_before(track, bool(closure))
 

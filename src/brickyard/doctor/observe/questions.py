@@ -33,7 +33,7 @@ def samples_mix(w: Watcher, call: Call, asked: Asked) -> None:
     """
     model = call.module
     given = asked.given
-    if not given or given[0].shape[0] < 3 or not _batch_first(model):
+    if not given or given[0].shape[0] < 3 or not _batch_first(w, call):
         return
     x, count = given[0], given[0].shape[0]
     if any(t.shape[0] != count for t in given):
@@ -66,10 +66,16 @@ def samples_mix(w: Watcher, call: Call, asked: Asked) -> None:
                     change=change)  # fmt: skip
 
 
-def _batch_first(model: nn.Module) -> bool:
-    """Say whether nothing in the model takes another dimension than the first for the batch."""
-    for module in model.modules():
-        if getattr(module, "batch_first", True) is False:
+def _batch_first(w: Watcher, call: Call) -> bool:
+    """Say whether the first dimension is the batch, for the model and for the loss."""
+    x = first_tensor((call.args, call.kwargs))
+    paired = any(
+        c.given is call.output and c.target.ndim == 1 and c.given.ndim == 2 and x is not None
+        and x.ndim >= 3 and c.target.shape[0] == x.shape[0]
+        for c in w.functions.recent
+    )  # fmt: skip
+    for module in call.module.modules():
+        if getattr(module, "batch_first", True) is False and not paired:
             return False
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.track_running_stats:
             return False

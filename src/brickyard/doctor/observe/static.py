@@ -89,7 +89,8 @@ def layer_called(seen: Seen, forwards: Forwards, module: nn.Module, args: Any) -
     facts.facts.setdefault("values", []).append(count)
     own = list(module.parameters(recurse=False))
     frozen = bool(own) and not any(p.requires_grad for p in own)
-    facts.facts.setdefault("frozen", []).append(frozen and module.track_running_stats)
+    at = facts.facts.setdefault("frozen", {})
+    at[seen.step] = at.get(seen.step, True) and frozen and module.track_running_stats
 
 
 def find_container(

@@ -1,19 +1,22 @@
-"""Watch for weights that change without an optimizer's step, and averages nobody evaluates."""
+"""Watch for weights that an evaluation leaves behind, averages nobody uses, replicas apart."""
 
 from __future__ import annotations
 
-import gc
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from brickyard.doctor.observe.tensors import fingerprint
+from brickyard.doctor.observe.tensors import sample
 
 if TYPE_CHECKING:
     from brickyard.doctor.observe.optimizers import Track
     from brickyard.doctor.observe.watcher import Watcher
+
+#: Evaluations closer to each other than this many steps are acting, not evaluating.
+_APART = 4
+#: Share of sampled weights that must have changed: pruning and clamping change few.
+_CHANGED = 0.5
 
 
 class Swaps:
@@ -21,48 +24,84 @@ class Swaps:
 
     def __init__(self, watcher: Watcher) -> None:
         self.w = watcher
-        self.after: dict[int, tuple[float, ...]] = {}
-        self.evaluated: dict[int, tuple[float, ...]] = {}
+        self.after: dict[int, torch.Tensor] = {}
+        self.evaluated: list[dict[int, torch.Tensor]] = []
+        self.pending = False
+        self.replicas: dict[int, dict[str, list[float]]] = {}
+        self._last_step = -_APART
 
-    def epoch_ended(self) -> None:
-        """Remember the weights at the end of a pass over the training data."""
-        if self.w.seen.epoch > 20 and self.w.share > 0.02:
+    def evaluating(self) -> None:
+        """Hear that an evaluation begins, or goes on: remember the weights."""
+        seen = self.w.seen
+        if not self.w.optimizers.tracks:
             return
-        self.evaluated.clear()
-        for track in self.w.optimizers.at_hand():
-            self.after[track.seen.index] = fingerprint(list(track.params))
+        if not self.pending:
+            if seen.step - self._last_step < _APART:
+                self._last_step = seen.step
+                return
+            self._last_step = seen.step
+            self.pending = True
+            self.evaluated = []
+            self.after = self._weights()
+        elif len(self.evaluated) < 4:
+            self.evaluated.append(self._weights())
 
-    def stepped(self, track: Track) -> None:
-        """Hear of the end of a step; nothing to do in most."""
+    def _weights(self) -> dict[int, torch.Tensor]:
+        with torch.no_grad():
+            return {
+                t.seen.index: torch.cat([sample(p, 64).float().cpu() for p in t.params])
+                for t in self.w.optimizers.at_hand()
+            }
 
     def before_step(self, track: Track) -> None:
-        """Compare, before the first step after an evaluation."""
+        """Compare, before the first step after an evaluation.
+
+        Args:
+            track: the optimizer that is about to step.
+        """
+        index = track.seen.index
+        self.pending = False
+        before = self.after.pop(index, None)
+        if before is None or not self.evaluated:
+            return
+        with torch.no_grad():
+            now = torch.cat([sample(p, 64).float().cpu() for p in track.params])
+        if now.shape != before.shape or float((now != before).float().mean()) < _CHANGED:
+            return
+        if any(torch.equal(now, one[index]) for one in self.evaluated if index in one):
+            place = self.w.backwards.last_place
+            self.w.seen.note("not-restored", track.seen.name, place)
+
+    def stepped(self, track: Track) -> None:
+        """Remember the weights of replicas after the first steps.
+
+        Args:
+            track: the optimizer that stepped.
+        """
+        if track.seen.steps > 4 or not self.w.forwards.replicas:
+            return
+        distributed = torch.distributed
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return
+        if any(not ddp.require_backward_grad_sync for ddp in self.w.forwards.replicas):
+            return
+        names = {id(p): n for ddp in self.w.forwards.replicas for n, p in ddp.named_parameters()}
+        self.replicas[track.seen.steps] = {
+            names[id(p)]: sample(p, 16).double().cpu().tolist()
+            for p in track.params
+            if id(p) in names
+        }
+
+    def ranks(self) -> dict[str, Any]:
+        """Return what another process needs to compare replicas."""
+        distributed = torch.distributed
+        if not self.replicas or not distributed.is_available():
+            return {}
+        return {"steps": self.replicas}
 
     def at_end(self) -> None:
         """Look for averages that were kept up to date and never used."""
         for ref in self.w.calls.averages:
             average = ref()
-            if average is not None and id(average) not in self.w.forwards.used:
+            if isinstance(average, nn.Module) and not self.w.calls.used_average(average):
                 self.w.seen.note("average-unused", type(average).__name__)
-
-
-def shadow_models(roots: list[weakref.ref[nn.Module]]) -> list[Any]:
-    """Return living modules built like a trained model that were never called."""
-    found = []
-    wanted = []
-    for ref in roots:
-        model = ref()
-        if model is not None:
-            wanted.append((type(model), [p.shape for p in model.parameters()], model))
-    for one in gc.get_objects():
-        if isinstance(one, nn.Module):
-            for kind, shapes, model in wanted:
-                alike = type(one) is kind and one is not model
-                if alike and [p.shape for p in one.parameters()] == shapes:
-                    found.append(one)
-    return found
-
-
-def same_values(one: torch.Tensor, two: torch.Tensor) -> bool:
-    """Say whether two tensors are equal bit by bit."""
-    return one.shape == two.shape and bool((one == two).all())

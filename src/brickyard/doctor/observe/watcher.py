@@ -28,6 +28,17 @@ from brickyard.doctor.observe.swaps import Swaps
 _ACTIVE: list[Watcher] = []
 
 
+def _forked() -> None:
+    """Leave a forked process alone: workers of data loaders are no business of ours."""
+    for watcher in _ACTIVE:
+        watcher.active = False
+        watcher.pause()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 class Watcher:
     """Observe torch in this process between :meth:`start` and :meth:`stop`.
 
