@@ -80,7 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        place = f" (rank {os.environ.get('RANK', '?')})" if several else ""
+        print(f"error{place}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

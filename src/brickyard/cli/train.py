@@ -53,6 +53,8 @@ def resume(run: str) -> int:
 
 
 def _close(result: Any) -> int:
+    if "best" not in result.summary:  # one of several processes; the first one tells
+        return 130 if result.summary["exit_reason"] == "interrupted" else 0
     summary, best = result.summary, result.summary["best"]
     if best:
         shown = "  ".join(f"{name} {value:.4f}" for name, value in best["val"].items())

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from brickyard.errors import UserError
+from brickyard.optim import backends
 from brickyard.optim.binding import number
 from brickyard.optim.rule import Slot
 
@@ -180,6 +181,6 @@ def _load_row(owner: Any, pair: _Pair, row: Mapping[str, Any]) -> None:
         if slot.init == "host":
             made[slot.name] = torch.tensor(float(value), dtype=torch.float64)
         else:
-            made[slot.name] = owner.new_slot(slot, pair.param).copy_(value)
+            made[slot.name] = backends.put(value, owner.new_slot(slot, pair.param))
     made["step"] = torch.tensor(float(row["step"]) if "step" in row else float(bool(made)))
     owner.state[pair.param] = made

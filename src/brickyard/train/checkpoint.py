@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,13 +221,17 @@ class Checkpoints:
                     raise
             if hashing.error is not None:  # torch tells of it as a failure to close its archive
                 raise hashing.error
-        return Entry(path.name, step, hashing.digest.hexdigest(), hashing.size)
+        shards = state.get("shards", {}).get("folder", "")
+        return Entry(path.name, step, hashing.digest.hexdigest(), hashing.size, shards=shards)
 
     def _tidy(self) -> None:
         """Remove what the manifest does not name; what cannot be removed now goes the next time."""
         with contextlib.suppress(OSError, RunError):
             named = {entry.file for entry in self.entries().values()}
+            cut = {entry.shards for entry in self.entries().values()}
             for path in self.folder.iterdir():
+                if named and path.name.startswith("shards-") and path.name not in cut:
+                    shutil.rmtree(path, ignore_errors=True)
                 if named and is_ours(path) and path.name not in named:
                     path.unlink(missing_ok=True)
 
@@ -348,4 +353,9 @@ def _verified(what: str, path: Path, entry: Entry) -> dict[str, Any]:
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise RunError(f"{what} is no checkpoint of a run that this version can go on with")
+    shards = state.get("shards", {"folder": "", "files": {}})
+    for name, found in shards["files"].items():
+        file = path.parent / shards["folder"] / name
+        if not file.is_file() or checksum(file) != found:
+            raise RunError(f"{what} is damaged: {file} is missing or not what was written")
     return state

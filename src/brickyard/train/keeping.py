@@ -13,7 +13,7 @@ from brickyard.train.checkpoint import Checkpoints, Retention, Scored
 from brickyard.train.loggers import Rows
 from brickyard.train.loop import State
 from brickyard.train.setup import Setup
-from brickyard.train.snapshot import capture
+from brickyard.train.snapshot import capture, together
 
 __all__ = ["Keeper"]
 
@@ -65,12 +65,16 @@ class Keeper:
             values: of the weights that are in the model now.
             raw: of the trained weights, where those are an average.
         """
+        weights, ranks = self.setup.parts.model.state_dict(), self.setup.parts.ranks
+        if ranks is not None:
+            weights = ranks.whole(weights)
+            if not ranks.leads:
+                return
         monitor = self.setup.evaluator.monitor
         found = Scored(self.state.step, monitor, values[monitor])
         self._waiting = self.checkpoints.among_best([*self._waiting, found])
         if not any(one is found for one in self._waiting):
             return
-        weights = self.setup.parts.model.state_dict()
         found.state = {
             "step": self.state.step, "epoch": epochs, "val": dict(values),
             **({"raw": dict(raw)} if raw else {}),
@@ -85,7 +89,10 @@ class Keeper:
             due = now() - self._saved_at >= self._seconds
         else:
             due = bool(often) and self.state.step % often == 0
-        if not due and not self._stays():
+        due = due or self._stays()
+        if self.setup.parts.ranks is not None:  # their clocks differ
+            due = self.setup.parts.ranks.decide(due)
+        if not due:
             return
         try:
             self.save()
@@ -105,9 +112,16 @@ class Keeper:
         Raises:
             RunError: it cannot be written; what was there is intact.
         """
-        if self.state.step == self._saved_step and not self._waiting:
+        ranks = self.setup.parts.ranks
+        known = self.state.step == self._saved_step and not self._waiting
+        if known if ranks is None else ranks.decide(known):
             return
         start = now()
+        last = capture(self.setup, self.state)
+        if ranks is not None:
+            last = together(last, self.checkpoints.folder, ranks)
+            if not ranks.leads:
+                return
         try:
             self.writer.flush(sync=True)
         except OSError as error:
@@ -115,8 +129,8 @@ class Keeper:
                 f"cannot write {self.folder.path / METRICS}: {error.strerror or error}; no "
                 "checkpoint is written without it, and those already there are intact"
             ) from error
-        state = {"last": capture(self.setup, self.state)}
-        self.checkpoints.save(state, self.state.step, self._waiting, milestone=self._stays())
+        states, stays = {"last": last}, self._stays()
+        self.checkpoints.save(states, self.state.step, self._waiting, milestone=stays)
         self._waiting = []
         self._saved_at, self._saved_step = now(), self.state.step
         self.state.seconds["checkpoint"] += now() - start

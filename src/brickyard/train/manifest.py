@@ -40,6 +40,7 @@ class Entry:
         bytes: its size.
         metric: what the best ones are ranked by.
         value: of that metric.
+        shards: folder of the tensors that are cut over processes, if there are any.
     """
 
     file: str
@@ -48,6 +49,7 @@ class Entry:
     bytes: int
     metric: str = ""
     value: float | None = None
+    shards: str = ""
 
 
 Entries = dict[str, Entry]

@@ -20,10 +20,11 @@ class ProgressLines:
     Args:
         console: where to print; standard error by default, so that output stays clean.
         batch_size: samples a step, for the throughput.
+        quiet: print nothing: another process of the run does.
     """
 
-    def __init__(self, console: Console | None = None, batch_size: int = 1):
-        self.console = console or Console(stderr=True, highlight=False)
+    def __init__(self, console: Console | None = None, batch_size: int = 1, quiet: bool = False):
+        self.console = console or Console(stderr=True, highlight=False, quiet=quiet)
         self.batch_size = batch_size
         self._bar: Progress | None = None
         self._shown = 0.0

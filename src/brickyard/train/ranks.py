@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -24,8 +24,12 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from brickyard.errors import RecipeError
+from brickyard.train.closure import needs_closure
 from brickyard.train.data import Batches, mix_seed
 from brickyard.train.tasks import Task
+
+if TYPE_CHECKING:
+    from brickyard.train.setup import Setup
 
 __all__ = ["Ranks", "started"]
 
@@ -58,6 +62,11 @@ class Ranks:
         self.sharded = how == "fsdp"
 
     # --- Building ---------------------------------------------------------------------------------
+
+    def device(self, name: str) -> str:
+        """Return the recipe's device, or this process's own of several accelerators."""
+        kind = _accelerator(name)
+        return f"{kind}:{self.local}" if kind != "cpu" and ":" not in name else name
 
     def shard(self, model: nn.Module) -> nn.Module:
         """Return the model with its parameters cut over the processes, for ``"fsdp"``.
@@ -100,6 +109,41 @@ class Ranks:
             return
         self.forward = DistributedDataParallel(whole) if _trains(model) else whole
 
+    def join(self, setup: Setup) -> None:
+        """Let a built run be one process's part of it.
+
+        Args:
+            setup: the run, as one process would train it; the model is cut already.
+
+        Raises:
+            RecipeError: something in the recipe acts on one process alone.
+        """
+        parts = setup.parts
+        self._check(setup)
+        self.wrap(parts.model, setup.task)
+        parts.ranks, parts.train = self, self.share(parts.train)
+        setup.evaluator.ranks = self
+        setup.evaluator.batches = self.share(setup.evaluator.batches)
+        if self.rank:  # what is drawn in training, such as dropout, differs
+            torch.manual_seed(mix_seed(setup.recipe.seed, self.rank))
+
+    def _check(self, setup: Setup) -> None:
+        parts, cut = setup.parts, self.sharded
+        alone = {
+            "adversarial training": parts.adversary is not None,
+            f"{setup.recipe.optimizer.label}'s estimate of the curvature": bool(parts.curvature),
+            "an optimizer that asks for gradients by itself": needs_closure(parts.optimizer),
+            "a penalty on the weights, with fsdp": cut and bool(parts.penalties),
+            "a constraint on the weights, with fsdp": cut and bool(parts.constraints),
+            "a snapshot ensemble, with fsdp": cut and parts.snapshots is not None,
+        }
+        found = [what for what, there in alone.items() if there]
+        if found:
+            raise RecipeError(
+                f"{found[0]} acts on one process alone, so that {self.count} processes would "
+                "drift apart; leave it out, or train with one process"
+            )
+
     def quiet(self, quiet: bool) -> None:
         """Let the coming backward pass keep its gradients here: a step's last one sends them all.
 
@@ -130,11 +174,6 @@ class Ranks:
             count: samples in the whole batch.
         """
         return slice(None) if count < self.count else slice(self.rank, None, self.count)
-
-    def seed(self, seed: int) -> None:
-        """Seed what training draws, such as dropout, differently on every process."""
-        if self.rank:
-            torch.manual_seed(mix_seed(seed, self.rank))
 
     # --- Agreeing ---------------------------------------------------------------------------------
 
@@ -185,7 +224,7 @@ class Ranks:
         return torch.device("cuda", self.local) if dist.get_backend() == "nccl" else (
             torch.device("cpu"))  # fmt: skip
 
-    # --- Ending -----------------------------------------------------------------------------------
+    # --- Checkpoints and the end ------------------------------------------------------------------
 
     def whole(self, state: dict[str, Any]) -> dict[str, Any]:
         """Return a model's state with whole tensors; every process must call it.

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from brickyard.errors import RunError
+from brickyard.regularize import Ensemble
 from brickyard.runs import ENVIRONMENT, GROUPS, SUMMARY, MetricsWriter, RunFolder
 from brickyard.train.checkpoint import Checkpoints
 from brickyard.train.environment import describe_environment
@@ -28,7 +29,8 @@ from brickyard.train.progress import ProgressLines
 from brickyard.train.recipe import Recipe, Resolved, load, resolve
 from brickyard.train.regularizing import what_they_did
 from brickyard.train.setup import Setup, build_setup
-from brickyard.train.snapshot import restore
+from brickyard.train.snapshot import join, restore
+from brickyard.train.together import explained, leave, open_folder, ranks_of, run_folder
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,14 @@ class Result:
         run: its folder.
         model: the network with its best weights.
         summary: what ``summary.json`` says.
-        ensemble: of the snapshots along the run, when the recipe asks for one.
+        ensemble: of the snapshots along the run, or of other runs and this one, when the recipe
+            asks for it.
     """
 
     run: RunFolder
     model: nn.Module
     summary: dict[str, Any]
-    ensemble: nn.Module | None = None
+    ensemble: Ensemble | None = None
 
 
 def train(
@@ -81,9 +84,9 @@ def train(
         resolved = recipe
     else:
         resolved = resolve(recipe)
-    setup = build_setup(resolved)
-    run = RunFolder.create(resolved.recipe.name, out)
-    with run.held():
+    ranks = ranks_of(resolved.recipe)
+    setup = build_setup(resolved, ranks)
+    with run_folder(resolved.recipe.name, out, ranks) as run:
         run.write_json(ENVIRONMENT, describe_environment(resolved.root))
         run.write_text(GROUPS, setup.built.table())
         run.write_recipe(resolved.recipe.to_dict())  # last: with it, the folder is a run
@@ -105,8 +108,7 @@ def resume(path: str | Path, progress: ProgressLines | None = None) -> Result:
             is training it.
     """
     started = now()
-    run = RunFolder.open(path)
-    with run.held():
+    with open_folder(path) as (run, mine, ranks):
         reason = run.summary().get("exit_reason", "")
         if reason in ("budget", "early_stop"):
             raise RunError(
@@ -117,15 +119,16 @@ def resume(path: str | Path, progress: ProgressLines | None = None) -> Result:
         threads = environment.get("threads", 0)
         if 0 < threads <= (os.cpu_count() or 1):  # sums depend on how they are cut over threads
             torch.set_num_threads(threads)
-        setup = build_setup(resolve(run.recipe(), source=str(run.path / "recipe.yaml"), root=root))
+        resolved = resolve(run.recipe(), source=str(run.path / "recipe.yaml"), root=root)
+        setup = build_setup(resolved, ranks)
         checkpoints, warnings, state = Checkpoints(run.checkpoints), [], State()
         if checkpoints.any():
             checkpoint, *warnings = checkpoints.load_last()
-            state = restore(setup, checkpoint)
+            state = restore(setup, join(setup, checkpoint, checkpoints.folder))
         if state.best and checkpoints.any("best"):
             with suppress(RunError):  # told at the end of the run, if there is no better one then
                 warnings.append(checkpoints.load_best()[1])
-        session = Session(setup, run, state, now() - started, progress)
+        session = Session(setup, mine, state, now() - started, progress)
         session.keeper.checkpoints.unreadable |= checkpoints.unreadable
         for warning in filter(None, warnings):
             session.warn(warning)
@@ -149,7 +152,9 @@ class Session:
     ):  # fmt: skip
         recipe = setup.recipe
         self.setup, self.folder, self.state = setup, run, state
-        self.progress = progress or ProgressLines(batch_size=recipe.batch_size * recipe.accumulate)
+        size, ranks = recipe.batch_size * recipe.accumulate, setup.parts.ranks
+        quiet = ranks is not None and not ranks.leads
+        self.progress = progress or ProgressLines(batch_size=size, quiet=quiet)
         facts = RunFacts(run.path, recipe.name, recipe.to_dict(), state.step)
         metrics = MetricsWriter(run, keep_until=state.step)
         self.writer = Rows(metrics, setup.loggers, facts, self.warn)
@@ -189,9 +194,13 @@ class Session:
 
     def run(self) -> Result:
         """Train to the end, whatever it is, and leave a complete run folder."""
+        ranks = self.setup.parts.ranks
         try:
-            reason = self.fit()
-            self.keeper.save()
+            with explained(ranks):
+                reason = self.fit()
+                self.keeper.save()
+            if ranks is not None and not leave(self.setup):
+                return Result(self.folder, self.setup.parts.model, {"exit_reason": reason})
         except BaseException as error:
             with suppress(OSError, RunError):  # the first error is the one to tell
                 self._finish("failed", error=f"{type(error).__name__}: {error}")
@@ -230,7 +239,7 @@ class Session:
                 self.state.best,
             )  # fmt: skip
             if ensemble is not None and reason != "interrupted":
-                self._keep_members()
+                self._keep_members(ensemble)
             self.folder.write_evaluation(
                 **self.setup.evaluator.inspect(model),
                 **(
@@ -265,12 +274,10 @@ class Session:
         self.setup.parts.model.load_state_dict(best["model"])
         self.state.best = {k: best[k] for k in ("step", "epoch", "val", "raw") if k in best}
 
-    def _keep_members(self) -> None:
-        """Write the snapshots as a checkpoint of their own: an ensemble to load elsewhere."""
-        snapshots = self.setup.parts.snapshots
-        if snapshots is not None:
-            state = {"of": snapshots.of, **snapshots.state_dict()}
-            self.keeper.checkpoints.save({"ensemble": state}, self.state.step)
+    def _keep_members(self, joint: Ensemble) -> None:
+        """Write the members as a checkpoint of their own: an ensemble to load elsewhere."""
+        state = {"of": joint.of, "members": [one.state_dict() for one in joint.members]}
+        self.keeper.checkpoints.save({"ensemble": state}, self.state.step)
 
     def _summary(self, reason: str, error: str) -> dict[str, Any]:
         setup, state = self.setup, self.state

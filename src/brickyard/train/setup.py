@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from brickyard.train.curvature import curvature_for
 from brickyard.train.data import Batches, Data, batches, from_user
 from brickyard.train.evaluate import Evaluator
 from brickyard.train.fit import look_over
+from brickyard.train.formats import build_precision, settle_precision, try_precision
 from brickyard.train.loggers import Logger, build_loggers
 from brickyard.train.loop import Parts
 from brickyard.train.make import make, place, target_of
@@ -36,6 +36,9 @@ from brickyard.train.regularizing import (
 from brickyard.train.scheduling import bind_schedules
 from brickyard.train.tally import Tally
 from brickyard.train.tasks import Task, task_for
+
+if TYPE_CHECKING:
+    from brickyard.train.ranks import Ranks
 
 
 @dataclass
@@ -53,18 +56,19 @@ class Setup:
     loggers: list[tuple[str, Logger]] = field(default_factory=list)
 
 
-def build_setup(resolved: Resolved) -> Setup:
+def build_setup(resolved: Resolved, ranks: Ranks | None = None) -> Setup:
     """Build everything that a recipe names.
 
     Args:
         resolved: a checked recipe.
+        ranks: the processes that train it together, where there are several.
 
     Raises:
         RecipeError: a brick refuses its options, or two do not fit together.
     """
     recipe = resolved.recipe
     loggers = build_loggers(recipe)
-    device = pick_device(recipe.device)
+    device = pick_device(recipe.device if ranks is None else ranks.device(recipe.device))
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     seed_everything(recipe.seed)
@@ -73,8 +77,11 @@ def build_setup(resolved: Resolved) -> Setup:
     task = task_for(recipe, data, loss_card)
     with place("model"):
         model = task.build(partial(make, recipe.model, "model"), data).to(device)
+    precision = build_precision(recipe)
+    precision.store(model)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model = model if ranks is None else ranks.shard(model)
     with place("loss"):
         loss = make(recipe.loss, "loss")
         loss = loss.to(device) if isinstance(loss, nn.Module) else loss
@@ -83,32 +90,41 @@ def build_setup(resolved: Resolved) -> Setup:
     window = recipe.accumulate * task.window
     epoch = -(-len(train) // window)
     steps = partial(_steps, epoch=epoch)
-    autocast = _autocast(recipe.precision, device)
-    regularizers = build_regularizers(recipe, model)
+    autocast = precision.autocast(device)
+    trained = task.trained(model)
+    regularizers = build_regularizers(recipe, trained, data)
     evaluator = _evaluator(recipe, data, task, loss, device, autocast)
     if regularizers.stopping is not None:
         complete_stopping(regularizers.stopping, evaluator)
-    built = build_optimizer(recipe, task.trained(model))
+    built = build_optimizer(recipe, trained)
     _check_accumulation(recipe)
     total = steps(recipe.budget)
     scheduler = bind_schedules(built, total, epoch, evaluator)
     cycles = [] if scheduler is None else scheduler.restarts(total)
-    settle(regularizers, built.optimizer, model, task, (total, epoch, cycles))
+    settle(regularizers, built.optimizer, trained, task, (total, epoch, cycles))
+    with place("task"):
+        task.begin(model, loss, total, epoch)
     tallied = {name: m for name, m in evaluator.metrics.items() if not hasattr(m, "update_on")}
     parts = Parts(
         model=model, loss=loss, optimizer=built.optimizer, train=train, total=total,
         evaluator=evaluator, evaluate_every=steps(recipe.evaluate_every),
-        scheduler=scheduler, clip=_clip(recipe, task.trained(model)),
+        scheduler=scheduler, clip=_clip(recipe, trained),
         task=task, penalties=regularizers.penalties, average=regularizers.average,
         constraints=regularizers.constraints, snapshots=regularizers.snapshots,
         adversary=regularizers.adversary, stopping=regularizers.stopping,
         autocast=autocast, log_every=recipe.log_every, accumulate=window,
         tally=Tally(task, tallied) if tallied else None,
+        allowed_skips=0 if recipe.on_nonfinite == "stop" else recipe.on_nonfinite["skip"],
     )  # fmt: skip
     parts.curvature = curvature_for(parts, recipe)
+    settle_precision(precision, recipe, parts)
+    try_precision(precision, recipe, data, parts)
     findings = look_over(recipe, data, parts, device)
     made = (recipe, data, task, parts, evaluator, built, regularizers, findings)
-    return Setup(*made, loggers=loggers)
+    setup = Setup(*made, loggers=loggers)
+    if ranks is not None:
+        ranks.join(setup)
+    return setup
 
 
 def pick_device(name: str) -> torch.device:
@@ -187,12 +203,6 @@ class _Moved:
             yield moved, y.to(self.device, non_blocking=True)
 
 
-def _autocast(precision: str, device: torch.device) -> Any:
-    if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
-
-
 def _check_accumulation(recipe: Recipe) -> None:
     """Refuse losses whose mean over parts is not the mean over the whole."""
     options = recipe.loss.options
@@ -224,7 +234,7 @@ def _clip(recipe: Recipe, model: nn.Module) -> Callable[[list[Tensor]], Tensor] 
 def _evaluator(
     recipe: Recipe, data: Data, task: Task, loss: Any, device: torch.device, autocast: Any
 ) -> Evaluator:
-    metrics, modes = {}, {"loss": "min"}
+    metrics, modes = {}, {"loss": "min"} if task.held_out_loss else {}
     for i, one in enumerate(recipe.metrics):
         name = one.name or one.target.rpartition(":")[2]
         with place(f"metrics.{i}"):
@@ -237,9 +247,15 @@ def _evaluator(
                         f"take {', '.join(fit)}"
                     )
                 modes[name] = "max" if card.facts["better"] == "higher" else "min"
-            metrics[name] = make(one, "metric", outputs=task.metric_outputs)
+            metrics[name] = make(one, "metric", outputs=task.metric_outputs, classes=data.classes)
             modes.setdefault(name, "max" if metrics[name].higher_is_better else "min")
     monitor = recipe.monitor or next(iter(metrics), "loss")
+    if not modes:
+        fit = [card.key for card in catalog.shelf("metric") if task.name in card.facts["task"]]
+        raise RecipeError(
+            f"metrics: the loss of {task.name} says nothing on held-out data, so there must be a "
+            f"metric: {', '.join(fit)}"
+        )
     if monitor not in modes:
         raise RecipeError(f"monitor: no metric is called {monitor!r}; there is {', '.join(modes)}")
     val = _batches(recipe, data, device, None, training=False)

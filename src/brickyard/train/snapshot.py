@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from brickyard.errors import RunError
-from brickyard.regularize import EarlyStopping, SnapshotEnsemble
+from brickyard.regularize import EarlyStopping, Ensemble, SnapshotEnsemble
 from brickyard.regularize.averaging import Average
 from brickyard.train.checkpoint import FORMAT
+from brickyard.train.data import mix_seed
 from brickyard.train.loop import State
 from brickyard.train.setup import Setup
+
+if TYPE_CHECKING:
+    from brickyard.train.ranks import Ranks
 
 
 def capture(setup: Setup, state: State) -> dict[str, Any]:
     """Return everything that decides the next step, as tensors and plain values."""
     parts = setup.parts
-    numpy_state: Any = np.random.get_state(legacy=True)
-    python_state = random.getstate()
     return {
         "format": FORMAT,
         "step": state.step,
@@ -31,6 +34,7 @@ def capture(setup: Setup, state: State) -> dict[str, Any]:
         "loss": parts.loss.state_dict() if isinstance(parts.loss, nn.Module) else {},
         "optimizer": parts.optimizer.state_dict(),
         "scheduler": None if parts.scheduler is None else parts.scheduler.state_dict(),
+        "scaler": None if parts.scaler is None else parts.scaler.state_dict(),
         "stopping": None if parts.stopping is None else parts.stopping.state_dict(),
         "task": parts.task.state_dict(),
         "tally": None if parts.tally is None else parts.tally.state_dict(),
@@ -38,21 +42,66 @@ def capture(setup: Setup, state: State) -> dict[str, Any]:
         "snapshots": None if parts.snapshots is None else parts.snapshots.state_dict(),
         "own": {str(i): one.state_dict() for i, one in _own(setup)},
         "state": {**vars(state), "window": [float(v) for v in state.window]},
-        "rng": {
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "python": [python_state[0], list(python_state[1]), python_state[2]],
-            "numpy": [str(numpy_state[0]), torch.from_numpy(numpy_state[1].astype(np.int64)),
-                      *(float(v) for v in numpy_state[2:])],
-        },
+        "rng": _numbers(),
     }  # fmt: skip
+
+
+def _numbers() -> dict[str, Any]:
+    """Return the states of all random number generators."""
+    numpy_state: Any = np.random.get_state(legacy=True)
+    python_state = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": [python_state[0], list(python_state[1]), python_state[2]],
+        "numpy": [str(numpy_state[0]), torch.from_numpy(numpy_state[1].astype(np.int64)),
+                  *(float(v) for v in numpy_state[2:])],
+    }  # fmt: skip
+
+
+def together(state: dict[str, Any], folder: Path, ranks: Ranks) -> dict[str, Any]:
+    """Return one checkpoint of several processes; every one of them must call it.
+
+    Args:
+        state: what ``capture`` returned here.
+        folder: of the checkpoints, where shards are written.
+        ranks: the processes.
+    """
+    from brickyard.train.shards import pack
+
+    state = {**state, "rngs": ranks.gather(state["rng"]), "tally": None}
+    return pack(state, ranks.decide(folder), state["step"], ranks)
+
+
+def join(setup: Setup, saved: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a checkpoint as this run holds it, however many processes wrote it.
+
+    Args:
+        setup: the run, freshly built.
+        saved: what the checkpoint's file holds.
+        folder: of the checkpoints.
+    """
+    ranks = setup.parts.ranks
+    if "shards" in saved or (ranks is not None and ranks.sharded):
+        from brickyard.train import shards
+
+        saved = shards.unpack(saved, folder, setup.parts.model)
+        saved = shards.cut(saved, setup.parts.model)
+    if ranks is None:
+        return saved
+    known = saved.get("rngs", [saved["rng"]])
+    if len(known) == ranks.count:
+        return {**saved, "rng": known[ranks.rank]}
+    # Another number of processes: the first goes on, the others draw something new.
+    drawn = torch.Generator().manual_seed(mix_seed(setup.recipe.seed, saved["step"], ranks.rank))
+    return {**saved, "rng": {**known[0], "torch": drawn.get_state()}} if ranks.rank else saved
 
 
 def _own(setup: Setup) -> Iterator[tuple[int, Any]]:
     """Yield the user's own regularizers that have a state."""
     for i, _, made in setup.regularizers.made:
         if hasattr(made, "state_dict") and not isinstance(
-            made, EarlyStopping | Average | SnapshotEnsemble
+            made, EarlyStopping | Average | SnapshotEnsemble | Ensemble
         ):
             yield i, made
 
@@ -76,9 +125,9 @@ def restore(setup: Setup, saved: Mapping[str, Any]) -> State:
     try:
         if isinstance(parts.loss, nn.Module):
             parts.loss.load_state_dict(saved["loss"])
-        for name in ("scheduler", "stopping", "tally", "average", "snapshots"):
+        for name in ("scheduler", "scaler", "stopping", "tally", "average", "snapshots"):
             part = getattr(parts, name)
-            if part is not None:
+            if part is not None and (name != "tally" or saved[name] is not None):
                 part.load_state_dict(saved[name])
         for i, one in _own(setup):
             one.load_state_dict(saved["own"][str(i)])

@@ -138,6 +138,15 @@ def slot_like(slot: Slot, p: torch.Tensor, dtype: torch.dtype, empty: bool = Fal
     return torch.full_like(p, 1.0 if slot.init == "ones" else 0.0, dtype=dtype)
 
 
+def put(value: torch.Tensor, into: torch.Tensor) -> torch.Tensor:
+    """Copy a saved tensor into a slot, whichever of the two is cut over processes."""
+    if is_sharded(into) or is_sharded(value):
+        from brickyard.optim.backends.sharded import cut_like
+
+        value = cut_like(value, into)
+    return into.copy_(value)
+
+
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the type of arithmetic for a storage type: fp64 for fp64, else fp32."""
     return torch.float64 if dtype == torch.float64 else torch.float32

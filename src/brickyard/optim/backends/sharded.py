@@ -110,6 +110,21 @@ def new_rows(shape: Sequence[int], p: Any, dtype: torch.dtype) -> Tensor:
     return zeros(*shape, dtype=dtype, device_mesh=p.device_mesh, placements=cut)
 
 
+def cut_like(value: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor laid out over processes as another one is; every process holds it whole.
+
+    Args:
+        value: a tensor of the same shape.
+        like: where it shall go.
+    """
+    if isinstance(like, DTensor) and not isinstance(value, DTensor):
+        value = value.to(like.device)
+        return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+    if isinstance(value, DTensor) and not isinstance(like, DTensor):
+        return value.full_tensor()
+    return value
+
+
 def choose(backend: str, plan: Plan, bucket: ShardedBucket) -> Any:
     """Return the run of a plan on shards.
 

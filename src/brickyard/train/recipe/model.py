@@ -15,7 +15,7 @@ _SECONDS = re.compile(r"\d+(\.\d+)?s")
 #: Fields that hold one brick, and fields that hold a list of them, with the bricks' kinds.
 ONE = {
     "data": "data", "task": "task", "model": "model", "loss": "loss", "optimizer": "optimizer",
-    "clipping": "clipping",
+    "clipping": "clipping", "precision": "precision",
 }  # fmt: skip
 MANY = {
     "schedule": "schedule", "regularizers": "regularizer", "augmentation": "augmentation",
@@ -67,6 +67,8 @@ class Component(BaseModel):
             raise ValueError(f"{rule}; got {given!r}")
         options = dict(given)
         name, target = options.pop("name", ""), options.pop("target", "")
+        if name and isinstance(target, int | float):  # an option of that name, of gradient_penalty
+            options["target"], target = target, ""
         if bool(name) == bool(target) or not isinstance(name, str) or not isinstance(target, str):
             what = "both name and target" if name and target else f"{given!r}"
             raise ValueError(f"{rule}; got {what}")
@@ -186,6 +188,15 @@ def _check_keep(given: Any) -> Any:
     )
 
 
+def _check_nonfinite(given: Any) -> Any:
+    skips = given.get("skip") if isinstance(given, dict) and set(given) == {"skip"} else 0
+    if given != "stop" and not (type(skips) is int and skips >= 1):
+        raise ValueError(
+            f"give stop, or {{skip: N}} to leave out up to N steps in a row; got {given!r}"
+        )
+    return given
+
+
 class Recipe(BaseModel):
     """Hold everything that decides a training run.
 
@@ -206,7 +217,7 @@ class Recipe(BaseModel):
             (or the loss) when empty.
         name: name of the run's folder.
         budget: length of training: ``"20ep"`` or a number of steps.
-        batch_size: samples a batch.
+        batch_size: samples a batch, over all processes.
         accumulate: batches a step: the step is that of one batch as large as all of them.
         eval_batch_size: samples at a time when evaluating.
         evaluate_every: distance between evaluations: ``"1ep"`` or steps.
@@ -218,8 +229,13 @@ class Recipe(BaseModel):
         loggers: where rows go besides ``metrics.jsonl``, such as ``[tensorboard, csv_log]``.
         log_every: steps between the training rows.
         workers: processes that load data sets which do not fit in memory.
-        precision: ``"fp32"``, or ``"bf16"`` for autocast in bfloat16.
+        precision: number formats: fp32, bf16, fp16 ... (``brickyard catalog precision``).
+        on_nonfinite: what a loss or gradient that is not finite does: ``"stop"`` ends the run
+            before its step with a diagnosis; ``{skip: 3}`` leaves out up to three such steps in a
+            row and counts them. A step left out advances nothing but the data.
         channels_last: lay images out with channels last; faster for convolutions on many machines.
+        distributed: how processes that torchrun started share the work: ``"ddp"``, each with the
+            whole model, or ``"fsdp"``, each with a part of it; one process alone trains as usual.
         device: ``"auto"`` takes an accelerator when there is one.
         threads: threads of torch on the CPU; torch's own choice when left out.
         seed: decides the split, the initial weights and the order of the samples.
@@ -255,8 +271,10 @@ class Recipe(BaseModel):
     loggers: Many = Field(default_factory=list)
     log_every: int = Field(10, ge=1)
     workers: int = Field(0, ge=0)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: One = Component(name="fp32")
+    on_nonfinite: Annotated[Any, BeforeValidator(_check_nonfinite)] = "stop"
     channels_last: bool = False
+    distributed: Literal["ddp", "fsdp"] = "ddp"
     device: str = "auto"
     threads: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0, lt=2**32)
