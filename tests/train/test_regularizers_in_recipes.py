@@ -115,10 +115,11 @@ def test_a_skipped_step_is_not_averaged():
         calls.append(1)
         return torch.tensor(float("nan")) if len(calls) in (2, 5) else clip(params)
 
-    setup.parts.clip = sometimes
+    setup.parts.clip, setup.parts.allowed_skips = sometimes, 1
     loop.run()
     assert loop.state.skipped == 2
-    assert setup.parts.average.updates == 4
+    assert len(calls) == 8
+    assert setup.parts.average.updates == loop.state.step == 6
 
 
 def test_swa_measures_statistics_of_its_weights():
@@ -150,6 +151,42 @@ def test_snapshots_answer_together(tmp_path):
     ).eval()
     assert evaluator.run(loaded) == pytest.approx(told["ensemble"])
     assert "together" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_an_ensemble_of_runs_answers_together(tmp_path):
+    """Its members are other runs' best weights and this run's; all are measured and kept."""
+    plain = {k: v for k, v in RECIPE.items() if k != "schedule"}
+    others = [train({**plain, "optimizer": {"name": "sgd", "lr": lr}, "budget": "2ep"},
+                    out=tmp_path / f"run{lr}") for lr in (0.1, 0.3)]  # fmt: skip
+    paths = [str(one.run.path) for one in others]
+    recipe = {**plain, "regularizers": [{"name": "ensemble", "models": paths}]}
+    train(recipe, out=tmp_path / "cut", progress=StopAt(29))
+    result = resume(tmp_path / "cut")
+    (told,) = result.summary["regularizers"]
+    evaluator = build_setup(resolve(RECIPE)).evaluator
+    wanted = [evaluator.run(one.model) for one in (result, *others)]
+    assert told["others"] == paths
+    assert told["members"] == [pytest.approx(one) for one in wanted]
+    assert result.ensemble.of == "softmax"
+    assert evaluator.run(result.ensemble) == pytest.approx(told["ensemble"])
+    assert told["ensemble"]["loss"] < sum(m["loss"] for m in told["members"]) / 3, "by convexity"
+    last = Checkpoints(tmp_path / "cut" / "checkpoints").load("last")
+    assert not last["own"], "members stand in their own files"
+    kept = Ensemble.from_checkpoints(
+        result.model, [tmp_path / "cut" / "checkpoints" / "ensemble.pt"]
+    ).eval()
+    assert evaluator.run(kept) == pytest.approx(told["ensemble"])
+    page = (tmp_path / "cut" / "report.html").read_text()
+    assert "The model of this run and 2 others together" in page
+    for changes, says in (
+        ({"seed": 1}, "regularizers.0: the run .* was trained on other samples"),
+        ({"model": {"name": "mlp", "hidden": [9]}}, "holds no weights of such a model"),
+        ({"regularizers": [{"name": "ensemble", "models": [str(tmp_path / "none")]}]},
+         "regularizers.0: no run folder or checkpoint"),
+        ({"regularizers": [*recipe["regularizers"], {**SNAPSHOTS, "at": "1ep"}]}, "keep one of"),
+    ):  # fmt: skip
+        with pytest.raises(RecipeError, match=says):
+            build_setup(resolve({**recipe, **changes}))
 
 
 def test_penalties_and_constraints_are_told(tmp_path):

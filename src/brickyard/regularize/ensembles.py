@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -17,8 +18,8 @@ from brickyard.runs import CHECKPOINTS
 
 __all__ = ["Ensemble", "SnapshotEnsemble"]
 
-Of = Literal["softmax", "sigmoid", "values"]
-_OF = ("softmax", "sigmoid", "values")
+Of = Literal["auto", "softmax", "sigmoid", "values"]
+_OF = ("auto", "softmax", "sigmoid", "values")
 
 
 def _check_of(of: str) -> None:
@@ -32,7 +33,8 @@ def _check_of(of: str) -> None:
     summary="Lets several trained models answer together, by the mean of their probabilities.",
     use_when="Quality or honest probabilities count more than the time of an answer.",
     avoid_when="One model must be deployed: distil the ensemble into one. Members that make the "
-    "same mistakes (same seed, same data order) add little.",
+    "same mistakes (same seed, same data order) add little. Members that were trained on samples "
+    "which this run validates on: the measure would lie.",
     best_for="Competitions, uncertainty, small data.",
     paper="Hansen & Salamon 1990; Lakshminarayanan et al. 2017 (arXiv:1612.01474).",
     tune_first="The number of members: most of the gain comes with 3 to 5.",
@@ -51,12 +53,17 @@ class Ensemble(nn.Module):
         values:  (1/M) * sum_m z_m
 
     Args:
-        models: the members; used as they are, not copied.
+        models: the members: modules, used as they are, not copied; or checkpoints and run folders
+            as in :meth:`from_checkpoints`. In a recipe these, whose models the run's own joins at
+            its end.
         of: what outputs are: logits of classes on dimension 1 (``"softmax"``), independent logits
-            (``"sigmoid"``), or plain ``"values"``.
+            (``"sigmoid"``), or plain ``"values"``; "auto" lets the recipe's task say, and means
+            ``"softmax"`` elsewhere.
+        model: gives members from files their architecture; it is not changed.
 
     Raises:
-        ValueError: no members, or an unknown kind of output.
+        ValueError: no members, an unknown kind of output, or a file that is no checkpoint of such
+            a model.
 
     Example:
         >>> sure, unsure = nn.Linear(1, 2), nn.Linear(1, 2)
@@ -71,17 +78,34 @@ class Ensemble(nn.Module):
         Ensembles, 2017, section 2.4.
     """
 
-    def __init__(self, models: Iterable[nn.Module], of: Of = "softmax"):
+    def __init__(
+        self, models: Iterable[nn.Module | str | Path], of: Of = "auto",
+        model: nn.Module | None = None,
+    ):  # fmt: skip
         super().__init__()
         _check_of(of)
-        self.members = nn.ModuleList(models)
+        if isinstance(models, str | Path):
+            raise ValueError(f"models must be a list; got {str(models)!r} alone")
+        self.members = nn.ModuleList()
+        self.sources: list[str] = []
+        for one in models:
+            self.sources += [] if isinstance(one, nn.Module) else [str(one)]
+            self.members.extend([one] if isinstance(one, nn.Module) else _read(one, model))
         if not len(self.members):
             raise ValueError("an ensemble needs members; got none")
-        self.of = of
+        self.of: Of = of
+
+    def joined(self, model: nn.Module) -> Ensemble:
+        """Return the ensemble of these members and a copy of one more model, in eval mode.
+
+        Args:
+            model: the one that joins them, as the first.
+        """
+        return Ensemble([deepcopy(model), *self.members], self.of).eval()
 
     @classmethod
     def from_states(
-        cls, model: nn.Module, states: Iterable[Mapping[str, Any]], of: Of = "softmax"
+        cls, model: nn.Module, states: Iterable[Mapping[str, Any]], of: Of = "auto"
     ) -> Ensemble:
         """Return an ensemble of copies of a model, one for each state.
 
@@ -100,7 +124,7 @@ class Ensemble(nn.Module):
 
     @classmethod
     def from_checkpoints(
-        cls, model: nn.Module, paths: Iterable[str | Path], of: Of = "softmax"
+        cls, model: nn.Module, paths: Iterable[str | Path], of: Of = "auto"
     ) -> Ensemble:
         """Return an ensemble of the models in checkpoint files.
 
@@ -113,17 +137,38 @@ class Ensemble(nn.Module):
         Raises:
             FileNotFoundError: no such file.
         """
-        files = [Path(p) / CHECKPOINTS / "best.pt" if Path(p).is_dir() else Path(p) for p in paths]
-        states = []
-        for file in files:
-            state = torch.load(file, weights_only=True, map_location="cpu")
-            members = state.get("members")
-            states += members if isinstance(members, list) else [state]
-        return cls.from_states(model, states, of)
+        return cls.from_states(model, [state for path in paths for state in _states(path)], of)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the members' joint answer, shaped as one member's."""
         return combine([member(*args, **kwargs) for member in self.members], self.of)
+
+
+def _states(path: str | Path) -> list[Mapping[str, Any]]:
+    """Return the state dicts that a checkpoint file or a run folder holds."""
+    file = Path(path) / CHECKPOINTS / "best.pt" if Path(path).is_dir() else Path(path)
+    state = torch.load(file, weights_only=True, map_location="cpu")
+    members = state.get("members")
+    return members if isinstance(members, list) else [state]
+
+
+def _read(path: str | Path, model: nn.Module | None) -> nn.ModuleList:
+    """Return the models in a file.
+
+    Raises:
+        ValueError: there is no such file, or it does not fit; the message says which.
+    """
+    if model is None:
+        raise ValueError(f"{str(path)!r} holds weights alone; give model= for the architecture")
+    try:
+        return Ensemble.from_states(model, _states(path)).members
+    except OSError as error:
+        raise ValueError(f"no run folder or checkpoint {str(path)!r}: {error.strerror}") from error
+    except (RuntimeError, AttributeError, UnpicklingError) as error:
+        reason = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ValueError(
+            f"{str(path)!r} holds no weights of such a model: {' '.join(reason[:2])[:200]}"
+        ) from error
 
 
 def combine(outputs: Sequence[Tensor], of: str) -> Tensor:
@@ -131,12 +176,12 @@ def combine(outputs: Sequence[Tensor], of: str) -> Tensor:
 
     Args:
         outputs: logits or values of each member.
-        of: ``"softmax"``, ``"sigmoid"`` or ``"values"``.
+        of: ``"softmax"`` (also "auto"), ``"sigmoid"`` or ``"values"``.
     """
     z = torch.stack(list(outputs))
     if of == "values":
         return z.mean(0)
-    if of == "softmax":
+    if of in ("auto", "softmax"):
         return F.log_softmax(z, 2 if z.ndim > 2 else -1).logsumexp(0) - math.log(len(z))
     return F.logsigmoid(z).logsumexp(0) - F.logsigmoid(-z).logsumexp(0)
 
@@ -188,15 +233,15 @@ class SnapshotEnsemble:
 
     def __init__(
         self, model: nn.Module, at: int | str | list[int] = "restarts", keep: int = 5,
-        of: Literal["auto", "softmax", "sigmoid", "values"] = "auto",
+        of: Of = "auto",
     ):  # fmt: skip
         if not (isinstance(keep, int) and keep >= 1):
             raise ValueError(f"keep must be a whole number from 1; got {keep!r}")
-        if of != "auto":
-            _check_of(of)
+        _check_of(of)
         if (isinstance(at, int) and at < 1) or at == []:
             raise ValueError(f"at must be a distance from 1 or a list of steps; got {at!r}")
-        self.model, self.at, self.keep, self.of = model, at, keep, of
+        self.model, self.at, self.keep = model, at, keep
+        self.of: Of = of
         self.steps = 0
         self.members: list[dict[str, Any]] = []
         self.taken: list[int] = []
@@ -241,8 +286,7 @@ class SnapshotEnsemble:
         """
         if not self.members:
             raise ValueError("no cycle has ended yet: there is no snapshot")
-        of: Any = "softmax" if self.of == "auto" else self.of
-        return Ensemble.from_states(self.model, self.members, of).eval()
+        return Ensemble.from_states(self.model, self.members, self.of).eval()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the members' weights and the steps they were taken at."""

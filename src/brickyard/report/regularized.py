@@ -64,6 +64,9 @@ def _ensemble(f: Facts, row: Mapping[str, Any], place: int) -> dict[str, Any] | 
     if not joint or not members:
         return {"told": "No cycle ended, so there is no snapshot."}
     taken = [str(step) for step in row.get("taken") or []]
+    who = f"{plural(len(members), 'snapshot')} (after steps {', '.join(taken)}) together"
+    if row.get("others"):
+        who = f"The model of this run and {plural(len(members) - 1, 'other')} together"
     rows = []
     for name, value in joint.items():
         each = [m[name] for m in members if name in m]
@@ -72,10 +75,9 @@ def _ensemble(f: Facts, row: Mapping[str, Any], place: int) -> dict[str, Any] | 
             mean = float(np.mean(each))
             rows.append((in_words(name), metric(name, value), metric(name, best),
                          metric(name, mean), _gain(name, value, best)))  # fmt: skip
-    told = (
-        f"{plural(len(members), 'snapshot')} (after steps {', '.join(taken)}) together, against "
-        "each alone; the same validation data."
-    )
+    told = f"{who}, against each alone; the same validation data."
+    if row.get("others"):
+        told += f" The others: {', '.join(map(str, row['others']))}."
     return {"told": told, "rows": rows,
             "head": ("Metric", "Together", "Best alone", "Mean alone", "Together is")}  # fmt: skip
 

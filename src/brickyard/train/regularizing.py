@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from brickyard.errors import RecipeError
-from brickyard.regularize import SWA, EarlyStopping, SnapshotEnsemble, WeightDecay
+from brickyard.regularize import SWA, EarlyStopping, Ensemble, SnapshotEnsemble, WeightDecay
 from brickyard.regularize.averaging import Average
+from brickyard.runs import CHECKPOINTS
 from brickyard.schedules import Length
+from brickyard.train.data import Data
 from brickyard.train.evaluate import Evaluator
 from brickyard.train.make import make, place
 from brickyard.train.recipe import Recipe
 from brickyard.train.tasks import Classification, Task
 
-__all__ = ["Regularizers", "build_regularizers", "complete_stopping", "settle", "what_they_did"]
+__all__ = [
+    "Regularizers", "build_regularizers", "complete_stopping", "settle", "what_they_did",
+]  # fmt: skip
 
 
 @dataclass
@@ -28,6 +34,7 @@ class Regularizers:
     stopping: EarlyStopping | None = None
     average: Average | None = None
     snapshots: SnapshotEnsemble | None = None
+    ensemble: Ensemble | None = None
     adversary: Callable[..., Tensor] | None = None
     penalties: list[Callable[[nn.Module], Tensor]] = field(default_factory=list)
     constraints: list[Callable[[nn.Module], None]] = field(default_factory=list)
@@ -46,14 +53,18 @@ class Regularizers:
             TypeError: it does nothing that the loop knows of.
         """
         singles = (("stopping", EarlyStopping), ("average", Average),
-                   ("snapshots", SnapshotEnsemble))  # fmt: skip
+                   ("snapshots", SnapshotEnsemble), ("ensemble", Ensemble))  # fmt: skip
         for name, kind in singles:
             if isinstance(made, kind):
                 if getattr(self, name) is not None:
                     what = {"stopping": "early stopping", "average": "an average of the weights",
-                            "snapshots": "a snapshot ensemble"}[name]  # fmt: skip
+                            "snapshots": "a snapshot ensemble",
+                            "ensemble": "an ensemble"}[name]  # fmt: skip
                     raise ValueError(f"{what} is given twice; keep one")
                 setattr(self, name, made)
+                if self.snapshots is not None and self.ensemble is not None:
+                    raise ValueError("a snapshot ensemble answers for this run alone, and an "
+                                     "ensemble with other runs; keep one of them")  # fmt: skip
                 return
         if hasattr(made, "batch_loss"):
             if self.adversary is not None:
@@ -69,16 +80,17 @@ class Regularizers:
             raise TypeError(
                 f"{label} made a {type(made).__name__}; a regularizer has penalty(model), "
                 "after_step(model), batch_loss(model, loss, x, y, clean), or is an EarlyStopping, "
-                "an average or a SnapshotEnsemble"
+                "an average, a SnapshotEnsemble or an Ensemble"
             )
 
 
-def build_regularizers(recipe: Recipe, model: nn.Module) -> Regularizers:
+def build_regularizers(recipe: Recipe, model: nn.Module, data: Data) -> Regularizers:
     """Build a recipe's regularizers.
 
     Args:
         recipe: a checked recipe.
         model: the network, on its device.
+        data: what is trained on.
 
     Raises:
         RecipeError: one refuses its options, or two that cannot stand beside each other.
@@ -89,7 +101,9 @@ def build_regularizers(recipe: Recipe, model: nn.Module) -> Regularizers:
             made = make(one, "regularizer", model=model)
             found.take(made, one.label)
             found.made.append((i, one.label, made))
-            if hasattr(made, "effect"):  # patterns that match nothing are told now
+            if isinstance(made, Ensemble):
+                _check_members(made, data)
+            elif hasattr(made, "effect"):  # patterns that match nothing are told now
                 made.effect(model)
     return found
 
@@ -134,6 +148,9 @@ def settle(
                 made.resolve(steps, restarts)
                 if made.of == "auto":
                     made.of = _outputs(task)
+            elif isinstance(made, Ensemble):
+                if made.of == "auto":
+                    made.of = _outputs(task)
             elif isinstance(made, WeightDecay):
                 made.attach(optimizer, model)
 
@@ -142,6 +159,29 @@ def _outputs(task: Task) -> Any:
     if not isinstance(task, Classification):
         return "values"
     return "sigmoid" if task.binary else "softmax"
+
+
+def _check_members(ensemble: Ensemble, data: Data) -> None:
+    """Refuse runs as members of an ensemble that have trained on other samples than this one.
+
+    With another seed they have another split: what this run validates on, they have learnt.
+
+    Raises:
+        ValueError: a run folder's data has another fingerprint.
+    """
+    mine = data.facts.get("fingerprint", "")
+    for path in map(Path, ensemble.sources):
+        last = path / CHECKPOINTS / "last.pt"
+        if not last.exists():
+            continue
+        other = torch.load(last, weights_only=True, map_location="cpu", mmap=True)
+        if other.get("fingerprint", mine) != mine:
+            raise ValueError(
+                f"the run {path} was trained on other samples than this one (another "
+                "seed or val gives another split), so it may know the samples that the ensemble is "
+                "measured on; give both the same validation data, in a file of its own if their "
+                "seeds shall differ"
+            )
 
 
 def complete_stopping(stopping: EarlyStopping, evaluator: Evaluator) -> None:
@@ -169,7 +209,7 @@ def complete_stopping(stopping: EarlyStopping, evaluator: Evaluator) -> None:
 
 def what_they_did(
     found: Regularizers, evaluator: Evaluator, model: nn.Module, best: dict[str, Any]
-) -> tuple[list[dict[str, Any]], nn.Module | None]:
+) -> tuple[list[dict[str, Any]], Ensemble | None]:
     """Return a row on each regularizer that left something to see, and the ensemble if any.
 
     Args:
@@ -179,7 +219,7 @@ def what_they_did(
         best: the best evaluation: its values, and the raw weights' values.
     """
     rows: list[dict[str, Any]] = []
-    joint: nn.Module | None = None
+    joint: Ensemble | None = None
     for _, label, made in found.made:
         row: dict[str, Any] = {"name": label}
         if isinstance(made, Average):
@@ -192,6 +232,10 @@ def what_they_did(
                 joint = made.ensemble()
                 row["ensemble"] = evaluator.run(joint)
                 row["members"] = [evaluator.run(one) for one in joint.members]
+        elif isinstance(made, Ensemble):
+            joint = made.joined(model)
+            row |= {"kind": "ensemble", "others": made.sources, "ensemble": evaluator.run(joint),
+                    "members": [evaluator.run(one) for one in joint.members]}  # fmt: skip
         elif hasattr(made, "effect"):
             row |= {"kind": "weights", **made.effect(model)}
         else:
