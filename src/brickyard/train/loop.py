@@ -46,7 +46,9 @@ class Loop:
         self._window: Sequence[Batch] = ()
         self._loss: Tensor | float = math.nan
         # On other devices it would wait for every step; there, rows and clipping look.
-        self._looks = parts.allowed_skips > 0 or _device(parts.model).type == "cpu"
+        # Of several processes, all must come to the same decision: the norm is the same for all.
+        alone, cheap = parts.ranks is None, _device(parts.model).type == "cpu"
+        self._looks = alone and (cheap or parts.allowed_skips > 0)
         self._sums = getattr(parts.loss, "reduction", "") == "sum"
         held = {id(p) for group in parts.optimizer.param_groups for p in group["params"]}
         self.params: list[Tensor] = [

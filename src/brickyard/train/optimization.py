@@ -73,6 +73,19 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> Built:
     return built
 
 
+def build_inner_optimizer(given: Any, model: nn.Module) -> Built:
+    """Build an optimizer that a task steps itself, with the usual parameter groups.
+
+    Args:
+        given: names it, as a recipe does.
+        model: what it steps.
+
+    Raises:
+        ValueError: options out of range.
+    """
+    return _build(Component.parse(given), model, Groups())
+
+
 def _build(component: Component, model: nn.Module, groups: Groups) -> Built:
     """Build an optimizer, with the one inside of it first where it wraps one."""
     target = target_of(component, "optimizer")
@@ -193,7 +206,7 @@ def _check_options(optimizer: Optimizer, recipe: Recipe) -> None:
     why = "its line search compares losses along the way with the gradients there"
     if recipe.clipping is not None:
         raise RecipeError(f"clipping: not with {label}: {why}, and clipping changes these")
-    if recipe.precision != "fp32":
+    if recipe.precision.name != "fp32":
         raise RecipeError(
-            f"precision: {label} needs fp32: {why}, and {recipe.precision} rounds both"
+            f"precision: {label} needs fp32: {why}, and {recipe.precision.label} rounds both"
         )
