@@ -108,10 +108,12 @@ class Evaluator:
                         samples += weight
                 for metric in self.metrics.values():
                     if on_model := getattr(metric, "update_on", None):
-                        on_model(model, x, y)
+                        with self.autocast:
+                            on_model(model, x, y)
                     else:
                         metric.update(*self.task.scored(output, y))
             if self.ranks is not None:
+                self.ranks.settle()
                 total, samples = self.ranks.total([total, samples])
             values = {name: float(metric.compute()) for name, metric in self.metrics.items()}
         return {"loss": total / samples, **values} if self.task.held_out_loss else values
@@ -131,7 +133,9 @@ class Evaluator:
             samples = {} if drawn is None else {"samples": _pictures(drawn.cpu())}
             hardest: list[Batch] = []
             for x, y in self.batches.epoch(0):
-                rows.append(self.task.inspect(self.task.forward(model, x), y))
+                with self.autocast:
+                    output = self.task.forward(model, x)
+                rows.append(self.task.inspect(output, y))
                 if not rows[-1]:
                     return samples
                 hard = rows[-1]["loss"].argsort(descending=True)[:SHOWN]

@@ -299,7 +299,8 @@ class Loop:
         self.raw = evaluator.run(self.parts.model)
         if average.recalibrates:
             inputs = self.parts.task.inputs
-            average.recalibrate(inputs(x) for x, _ in self.parts.train.epoch(self.state.epoch))
+            with self.parts.autocast:
+                average.recalibrate(inputs(x) for x, _ in self.parts.train.epoch(self.state.epoch))
         self.state.seconds["evaluate"] += now() - start
         with average.applied():  # what listeners keep as the best are the weights that were judged
             return self._judge(evaluator)
