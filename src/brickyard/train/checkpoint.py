@@ -141,6 +141,9 @@ class Checkpoints:
         if entries:
             return entries, ""
         found, bad = rebuild(self.folder)
+        if every := self.retention.every:
+            points = _line_of_points(found)
+            found |= {step_role(e.step): e for e in points if e.step % every == 0}
         if not found and not bad:
             return {}, why
         why = why or f"{self.folder} has checkpoints and no manifest.json"

@@ -126,8 +126,10 @@ def resume(path: str | Path, progress: ProgressLines | None = None) -> Result:
             checkpoint, *warnings = checkpoints.load_last()
             state = restore(setup, join(setup, checkpoint, checkpoints.folder))
         if state.best and checkpoints.any("best"):
-            with suppress(RunError):  # told at the end of the run, if there is no better one then
+            try:
                 warnings.append(checkpoints.load_best()[1])
+            except RunError as error:
+                warnings.append(f"{error}; the best are those of the evaluations from here on")
         session = Session(setup, mine, state, now() - started, progress)
         session.keeper.checkpoints.unreadable |= checkpoints.unreadable
         for warning in filter(None, warnings):
