@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from brickyard.doctor.finding import Finding, Report
 
 if TYPE_CHECKING:
-    from brickyard.doctor.watch import watch
+    from brickyard.doctor.watching import watch
 
 __all__ = ["Finding", "Report", "watch"]
 
@@ -19,7 +19,7 @@ __all__ = ["Finding", "Report", "watch"]
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first used."""
     if name == "watch":
-        from brickyard.doctor.watch import watch
+        from brickyard.doctor.watching import watch
 
         return watch
     raise AttributeError(f"module 'brickyard.doctor' has no attribute {name!r}; it has {__all__}")
