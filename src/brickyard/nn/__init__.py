@@ -47,6 +47,7 @@ from brickyard.nn.normalization import (
     spectral_norm,
     weight_norm,
 )  # fmt: skip
+from brickyard.nn.recurrent import CRNN
 from brickyard.nn.residual import LayerScale, Residual, ResidualScale
 from brickyard.nn.thresholds import TLU, SquaredReLU
 from brickyard.nn.unet import UNet
@@ -54,6 +55,7 @@ from brickyard.nn.zoneout import Zoneout, ZoneoutLSTM
 
 __all__ = [
     "CNN",
+    "CRNN",
     "ELU",
     "FRN",
     "GELU",

@@ -73,6 +73,7 @@ def run_page(f: Facts) -> str:
         classification=results.classification(f),
         regression=results.regression(f),
         worst=results.worst(f),
+        shown=results.shown(f),
         regularized=regularized(f),
         findings=findings(f),
         bricks=composition.bricks(f),

@@ -93,6 +93,35 @@ def worst(f: Facts) -> dict[str, Any] | None:
     return {"rows": rows, "images": images is not None, "tiny": tiny} if rows else None
 
 
+def shown(f: Facts) -> dict[str, Any] | None:
+    """Return what the task shows of a few samples: pictures side by side, or texts."""
+    found = {k.removeprefix("shown_"): v for k, v in f.evaluation.items() if k[:6] == "shown_"}
+    pictures, texts = found.get("pictures"), found.get("texts")
+    if pictures is not None and (pictures.ndim < 4 or not len(pictures)):
+        pictures = None
+    if texts is not None and (texts.ndim != 2 or texts.shape[1] != 2):
+        texts = None
+    if pictures is None and texts is None:
+        return None
+    titles = [str(t) for t in np.atleast_1d(found.get("titles", []))]
+    captions = [str(t) for t in np.atleast_1d(found.get("captions", []))]
+    rows = []
+    for i, panels in enumerate([] if pictures is None else pictures):
+        if all(_drawable(panel[None]) for panel in panels):
+            named = zip([*titles, *[""] * len(panels)], panels, strict=False)
+            each = [{"title": title, "image": data_uri(panel)} for title, panel in named]
+            rows.append({"panels": each, "caption": captions[i] if i < len(captions) else ""})
+    wide = pictures is not None and pictures.shape[3] > 2 * pictures.shape[2]
+    return {
+        "heading": str(found.get("heading", "Samples")),
+        "told": str(found.get("told", "")),
+        "rows": rows,
+        "wide": wide,
+        "tiny": pictures is not None and max(pictures.shape[2:4]) <= 96,
+        "texts": [] if texts is None else [(str(a), str(b)) for a, b in texts],
+    }
+
+
 def _drawable(images: np.ndarray) -> bool:
     flat = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
     return images.dtype == np.uint8 and flat and images.size > 0

@@ -10,7 +10,7 @@ from brickyard.catalog import brick
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
-__all__ = ["bits_per_character", "perplexity"]
+__all__ = ["bits_per_character", "character_error_rate", "exact_match", "perplexity"]
 
 
 @brick(
@@ -84,3 +84,78 @@ def bits_per_character(outputs: int, classes: Sequence[str] = ()) -> Metric:
     from brickyard.train.scores_text import TokenLoss
 
     return TokenLoss(outputs, classes, bits=True)
+
+
+@brick(
+    "metric", "character_error_rate", aliases=("cer", "label_error_rate"), task="transcription",
+    better="lower",
+    summary="Symbols to insert, delete or replace, over the true symbols: errors per symbol.",
+    use_when="Text, digits or phonemes are read off images or sound.",
+    avoid_when="One wrong symbol spoils the whole (numbers of accounts): take exact_match.",
+    best_for="Handwriting and speech recognition.",
+    paper="Levenshtein 1966, Binary codes capable of correcting deletions, insertions, and "
+    "reversals, Soviet Physics Doklady 10",
+    tune_first="Nothing to tune.",
+    pairs_with=("exact_match", "ctc"),
+    cost="The product of both lengths, a strip.",
+)  # fmt: skip
+def character_error_rate(outputs: int) -> Metric:
+    """Make a metric that gives the edit distance of all strips over their true symbols.
+
+    It may exceed 1, when more is read than there is.
+
+    Math:
+        sum_i distance(read_i, true_i) / sum_i |true_i|
+
+    Args:
+        outputs: number of different symbols.
+
+    Example:
+        >>> import torch
+        >>> metric = character_error_rate(outputs=10)
+        >>> metric.update(torch.tensor([[1, 2, -1]]), torch.tensor([[1, 3, 4, -1]]))
+        >>> round(float(metric.compute()), 4)  # one to replace, one to insert, of three
+        0.6667
+
+    Reference:
+        Levenshtein 1966, Soviet Physics Doklady 10(8).
+    """
+    from brickyard.train.scores_text import EditDistance
+
+    return EditDistance(outputs)
+
+
+@brick(
+    "metric", "exact_match", aliases=("sequence_accuracy",), task="transcription", better="higher",
+    summary="Share of sequences without a single error.",
+    use_when="A sequence with one error is useless.",
+    avoid_when="Sequences are long, so that nearly all have some error: take character_error_rate.",
+    best_for="Short strips: numbers, words.",
+    paper="Graves et al. 2009, A Novel Connectionist System for Unconstrained Handwriting "
+    "Recognition, IEEE TPAMI 31(5)",
+    tune_first="Nothing to tune.",
+    pairs_with=("character_error_rate",),
+    cost="A comparison a symbol.",
+)  # fmt: skip
+def exact_match(outputs: int) -> Metric:
+    """Make a metric that gives the share of strips that are read without an error.
+
+    Math:
+        #(i: read_i = true_i) / N
+
+    Args:
+        outputs: number of different symbols.
+
+    Example:
+        >>> import torch
+        >>> metric = exact_match(outputs=10)
+        >>> metric.update(torch.tensor([[1, -1], [2, 3]]), torch.tensor([[1, -1], [2, -1]]))
+        >>> float(metric.compute())
+        0.5
+
+    Reference:
+        Graves et al. 2009, IEEE TPAMI 31(5).
+    """
+    from brickyard.train.scores_text import WholeSequences
+
+    return WholeSequences(outputs)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-__all__ = ["TokenLoss"]
+__all__ = ["EditDistance", "TokenLoss", "WholeSequences", "edit_distances"]
 
 
 class TokenLoss(Metric):
@@ -56,3 +56,88 @@ class TokenLoss(Metric):
             raise RuntimeError("a metric has no value before its first update; call update() first")
         mean = self.nats / self.count
         return mean / math.log(2) if self.bits else mean.exp()
+
+
+class EditDistance(Metric):
+    """Sum the edit distances between read and true sequences.
+
+    Args:
+        outputs: number of different symbols.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    higher_is_better = False
+    errors: Tensor
+    symbols: Tensor
+    right: Tensor
+    count: Tensor
+
+    def __init__(self, outputs: int):
+        super().__init__()
+        self.outputs = outputs
+        for name in ("errors", "symbols", "right", "count"):
+            self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Take read and true symbols, (N, any) and (N, any), -1 behind the last of each."""
+        if preds.ndim != 2 or target.ndim != 2 or len(preds) != len(target):
+            raise ValueError(
+                "a metric of sequences takes read and true symbols (N, length), -1 behind the "
+                f"last; got {tuple(preds.shape)} and {tuple(target.shape)}"
+            )
+        found = edit_distances(preds, target)
+        self.errors += found.sum().to(self.errors.device)
+        self.symbols += (target >= 0).sum().to(self.symbols.device)
+        self.right += (found == 0).sum().to(self.right.device)
+        self.count += len(found)
+
+    def compute(self) -> Tensor:
+        """Return the errors a true symbol over everything since the reset."""
+        if not int(self.count):
+            raise RuntimeError("a metric has no value before its first update; call update() first")
+        return self.errors.double() / self.symbols.clamp_min(1)
+
+
+class WholeSequences(EditDistance):
+    """Count the sequences without an error.
+
+    Args:
+        outputs: number of different symbols.
+    """
+
+    higher_is_better = True
+
+    def compute(self) -> Tensor:
+        """Return the share of sequences without an error since the reset."""
+        if not int(self.count):
+            raise RuntimeError("a metric has no value before its first update; call update() first")
+        return self.right.double() / self.count
+
+
+def edit_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Return how many insertions, deletions and replacements lead from each row to the other's.
+
+    Args:
+        a: symbols, shape (N, S), -1 behind the last.
+        b: symbols, shape (N, T), -1 behind the last.
+
+    Example:
+        >>> edit_distances(torch.tensor([[3, 1, -1]]), torch.tensor([[1, 2]]))
+        tensor([2])
+    """
+    ends = [(t >= 0).sum(1) for t in (a, b)]
+    rows = int(ends[0].max()) if len(a) else 0
+    width = int(ends[1].max()) if len(b) else 0
+    last = torch.arange(width + 1, device=a.device).repeat(len(a), 1)
+    found = torch.where(ends[0] == 0, ends[1], 0)
+    for i in range(rows):
+        row = torch.empty_like(last)
+        row[:, 0] = i + 1
+        for j in range(width):
+            other = last[:, j] + (a[:, i] != b[:, j])
+            row[:, j + 1] = torch.minimum(torch.minimum(last[:, j + 1], row[:, j]) + 1, other)
+        last = row
+        at_end = row.gather(1, ends[1][:, None]).squeeze(1)
+        found = torch.where(ends[0] == i + 1, at_end, found)
+    return found

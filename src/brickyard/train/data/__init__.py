@@ -22,20 +22,21 @@ from brickyard.train.data.user import from_user
 if TYPE_CHECKING:
     from brickyard.train.data.images import image_folder
     from brickyard.train.data.slices import brain
+    from brickyard.train.data.strips import digit_strips
     from brickyard.train.data.tables import csv, parquet
     from brickyard.train.data.text import kjv, text_file
 
 __all__ = [
     "TASKS", "Batches", "Data", "LoaderBatches", "Plan", "Split", "TensorBatches", "batches",
-    "brain", "breast_cancer", "csv", "diabetes", "digits", "epoch_order", "find_path",
-    "fingerprint", "first_equal", "from_user", "image_folder", "kjv", "mix_seed", "mnist5k", "npz",
-    "parquet", "split", "text_file",
+    "brain", "breast_cancer", "csv", "diabetes", "digit_strips", "digits", "epoch_order",
+    "find_path", "fingerprint", "first_equal", "from_user", "image_folder", "kjv", "mix_seed",
+    "mnist5k", "npz", "parquet", "split", "text_file",
 ]  # fmt: skip
 
 #: Readers that are imported when they are used.
 _LATER = {
-    "brain": "slices", "csv": "tables", "parquet": "tables", "image_folder": "images",
-    "kjv": "text", "text_file": "text",
+    "brain": "slices", "csv": "tables", "digit_strips": "strips", "image_folder": "images",
+    "kjv": "text", "parquet": "tables", "text_file": "text",
 }  # fmt: skip
 
 
