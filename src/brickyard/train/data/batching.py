@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import random
+import multiprocessing
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader
 
 from brickyard.errors import DataError, UserError
+from brickyard.train.data.ahead import ahead, spare_core
 from brickyard.train.data.base import Split
+from brickyard.train.data.reading import (
+    POLICIES,
+    Reader,
+    Requests,
+    Unreadable,
+    explaining_deaths,
+    mix_seed,
+)
 
 Batch = tuple[Tensor, Tensor]
 Transform = Callable[[Tensor, Tensor, torch.Generator], Batch]
@@ -20,7 +28,6 @@ Transform = Callable[[Tensor, Tensor, torch.Generator], Batch]
 #: Up to this size an epoch is permuted at once and batches are views of the copy. Larger ones are
 #: gathered batch by batch, while each batch is still in the processor's cache.
 _PERMUTE_BYTES = 1 << 20
-_MASK = (1 << 64) - 1
 
 
 class Batches(Protocol):
@@ -33,32 +40,6 @@ class Batches(Protocol):
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Return the batches of an epoch from the batch ``start`` on."""
         ...
-
-
-def mix_seed(*numbers: int) -> int:
-    """Return a seed that depends on all numbers and their order (63 bits, splitmix64).
-
-    Math:
-        h <- splitmix64(h xor n) for every n, h = 0 at the start; the seed is h >> 1
-
-    Args:
-        numbers: such as the run's seed, the epoch and the batch.
-
-    Example:
-        >>> mix_seed(0, 1) != mix_seed(1, 0)
-        True
-
-    Reference:
-        Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014, fig. 19
-        (mix64variant13).
-    """
-    h = 0
-    for number in numbers:
-        h = ((h ^ (number & _MASK)) + 0x9E3779B97F4A7C15) & _MASK
-        h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & _MASK
-        h ^= h >> 31
-    return h >> 1
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
@@ -92,6 +73,7 @@ class _Plan:
         self.seed = seed
         self.transform = transform
         self.drop_last = drop_last
+        self.ahead = 0
         self.count = n // batch_size if drop_last else -(-n // batch_size)
         self.stop = self.count * batch_size if drop_last else n
 
@@ -103,7 +85,18 @@ class _Plan:
         if not 0 <= start <= self.count:
             raise ValueError(f"start must be 0 to {self.count}, a batch of the epoch; got {start}")
 
+    def _look_ahead(self, prefetch: int, accelerator: bool = False) -> None:
+        """Let a thread transform batches, if that is safe and there is a core for it."""
+        safe = getattr(self.transform, "own_numbers", False)
+        self.ahead = prefetch if safe and spare_core(accelerator) else 0
+
     def _transformed(
+        self, transform: Transform, pairs: Iterator[Batch], epoch: int, start: int
+    ) -> Iterator[Batch]:
+        made = self._transforming(transform, pairs, epoch, start)
+        return ahead(made, self.ahead) if self.ahead else made
+
+    def _transforming(
         self, transform: Transform, pairs: Iterator[Batch], epoch: int, start: int
     ) -> Iterator[Batch]:
         generator: torch.Generator | None = None
@@ -128,6 +121,9 @@ class TensorBatches(_Plan):
         transform: called as transform(x, y, generator) on each batch; its generator is seeded by
             seed, epoch and batch. For training only, so it needs ``shuffle``.
         drop_last: leave out a last batch that is smaller than the others.
+        prefetch: batches that a thread transforms ahead. Only where a core has nothing else to do,
+            and for transforms that say, by an attribute ``own_numbers``, that their generator is
+            their only source of random numbers.
 
     Raises:
         DataError: no batch would be left, or a transform without shuffling.
@@ -142,7 +138,7 @@ class TensorBatches(_Plan):
 
     def __init__(
         self, split: Split, batch_size: int, *, shuffle: bool, seed: int,
-        transform: Transform | None = None, drop_last: bool = False,
+        transform: Transform | None = None, drop_last: bool = False, prefetch: int = 2,
     ):  # fmt: skip
         if split.x is None or split.y is None:
             raise DataError("TensorBatches takes a split with tensors; use LoaderBatches")
@@ -150,6 +146,7 @@ class TensorBatches(_Plan):
             split, batch_size, shuffle=shuffle, seed=seed, transform=transform,
             drop_last=drop_last,
         )  # fmt: skip
+        self._look_ahead(_checked(prefetch))
         self._x, self._y = split.x.detach(), split.y.detach()
         size = sum(t.numel() * t.element_size() for t in (split.x, split.y))
         self._at_once = size <= _PERMUTE_BYTES
@@ -203,32 +200,46 @@ class LoaderBatches(_Plan):
             training only, so it needs ``shuffle``.
         drop_last: leave out a last batch that is smaller than the others.
         workers: processes that read; 0 reads in this one.
+        prefetch: batches that each worker reads ahead, 1 at least; as many are transformed ahead,
+            as in :class:`TensorBatches`.
+        on_error: ``"stop"``, or ``"skip"`` to leave out samples that cannot be read;
+            ``unreadable`` has them.
+        pin: put batches into pinned memory, from where they reach an accelerator sooner.
 
     Raises:
-        DataError: no batch would be left, or a transform without shuffling.
+        DataError: no batch would be left, a transform without shuffling, an unknown policy; when
+            read: a sample cannot be read, a worker died.
     """
 
     def __init__(
         self, split: Split, batch_size: int, *, shuffle: bool, seed: int,
         transform: Transform | None = None, drop_last: bool = False, workers: int = 0,
+        prefetch: int = 2, on_error: str = "stop", pin: bool = False,
     ):  # fmt: skip
         if split.dataset is None:
             raise DataError("LoaderBatches takes a split with a dataset; use TensorBatches")
         if workers < 0:
             raise DataError(f"workers must be 0 at least; got {workers}")
+        if on_error not in POLICIES:
+            raise DataError(f"on_error must be one of {', '.join(POLICIES)}; got {on_error!r}")
         super().__init__(
             split, batch_size, shuffle=shuffle, seed=seed, transform=transform,
             drop_last=drop_last,
         )  # fmt: skip
-        self._requests = _Requests()
+        self.unreadable = Unreadable()
+        self._requests = Requests()
+        self._workers: dict[int | None, Any] = {}
+        if workers:  # without them, samples are read here, with the process's own generators
+            self._look_ahead(_checked(prefetch), accelerator=pin)
         self._loader: DataLoader[Any] = DataLoader(
-            _Reader(split.dataset, seed),
+            Reader(split.dataset, seed, on_error),
             batch_size=None,  # a request is a whole batch
             sampler=self._requests,
             num_workers=workers,
             collate_fn=_unchanged,
             persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=max(1, _checked(prefetch)) if workers else None,
+            pin_memory=pin,
             generator=torch.Generator(),  # else every epoch would draw from the global one
         )
 
@@ -246,54 +257,41 @@ class LoaderBatches(_Plan):
         self._requests.items = [
             (number, index, cuts[index].tolist()) for index in range(start, self.count)
         ]
-        pairs = self._read(iter(self._loader))
+        pairs = self._read(number, start)
         if self.transform is None:
             return pairs
         return self._transformed(self.transform, pairs, number, start)
 
-    @staticmethod
-    def _read(loaded: Iterator[Any]) -> Iterator[Batch]:
-        for batch in loaded:
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch[0], batch[1]
+    def _read(self, epoch: int, start: int) -> Iterator[Batch]:
+        loaded, index = self._started(), start
+        while True:
+            with explaining_deaths(
+                f"while batch {index} of epoch {epoch} was awaited", self._workers
+            ):
+                found = next(loaded, None)
+            if found is None:
+                return
+            if isinstance(found, UserError):
+                raise found
+            (x, y), skipped = found
+            if skipped:
+                self.unreadable.add("train" if self.shuffle else "val", skipped)
+            index += 1
+            yield x, y
+
+    def _started(self) -> Iterator[Any]:
+        """Start the loader, and remember the processes that it made."""
+        others = set(multiprocessing.active_children())
+        loaded = iter(self._loader)
+        made = set(multiprocessing.active_children()) - others
+        self._workers |= {process.pid: process for process in made}
+        return loaded
 
 
-class _Requests:
-    """Hold the batches that the loader shall read next: (epoch, batch, samples)."""
-
-    def __init__(self) -> None:
-        self.items: list[tuple[int, int, list[int]]] = []
-
-    def __iter__(self) -> Iterator[tuple[int, int, list[int]]]:
-        return iter(self.items)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-
-class _Reader(Dataset[Any]):
-    """Read whole batches of a dataset, with random numbers that depend on the batch alone."""
-
-    def __init__(self, dataset: Dataset[Any], seed: int):
-        self.dataset = dataset
-        self.seed = seed
-
-    def __getitem__(self, request: tuple[int, int, list[int]]) -> Any:
-        epoch, index, samples = request
-        before = torch.get_rng_state(), np.random.get_state(), random.getstate()
-        seed = mix_seed(self.seed, epoch, index)
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed & 0xFFFFFFFF)
-        random.seed(seed)
-        try:
-            return default_collate([self.dataset[i] for i in samples])
-        except UserError as error:  # told whole, not wrapped in a worker's traceback
-            return error
-        finally:
-            torch.set_rng_state(before[0])
-            np.random.set_state(before[1])
-            random.setstate(before[2])
+def _checked(prefetch: int) -> int:
+    if prefetch < 0:
+        raise DataError(f"prefetch must be 0 at least; got {prefetch}")
+    return prefetch
 
 
 def _unchanged(batch: Any) -> Any:
@@ -303,6 +301,7 @@ def _unchanged(batch: Any) -> Any:
 def batches(
     split: Split, batch_size: int, *, shuffle: bool, seed: int,
     transform: Transform | None = None, drop_last: bool = False, workers: int = 0,
+    prefetch: int = 2, on_error: str = "stop", pin: bool = False,
 ) -> TensorBatches | LoaderBatches:  # fmt: skip
     """Return the batches that fit the split: of tensors in memory, or read from a dataset.
 
@@ -314,6 +313,10 @@ def batches(
         transform: called as transform(x, y, generator) on each training batch.
         drop_last: leave out a last batch that is smaller than the others.
         workers: processes that read a dataset; tensors in memory need none.
+        prefetch: batches that are made ahead: by each worker, or by a thread where a transform
+            allows it.
+        on_error: for a dataset's samples that cannot be read: ``"stop"`` or ``"skip"``.
+        pin: put batches of a dataset into pinned memory.
 
     Raises:
         DataError: no batch would be left, a transform without shuffling, or workers for tensors.
@@ -330,9 +333,9 @@ def batches(
             )
         return TensorBatches(
             split, batch_size, shuffle=shuffle, seed=seed, transform=transform,
-            drop_last=drop_last,
+            drop_last=drop_last, prefetch=prefetch,
         )  # fmt: skip
     return LoaderBatches(
         split, batch_size, shuffle=shuffle, seed=seed, transform=transform,
-        drop_last=drop_last, workers=workers,
+        drop_last=drop_last, workers=workers, prefetch=prefetch, on_error=on_error, pin=pin,
     )  # fmt: skip
