@@ -36,7 +36,7 @@ from brickyard.version import __version__
 if TYPE_CHECKING:
     from brickyard.train.recipe import Resolved
 
-__all__ = ["FORMATS", "Exported", "export_run", "load_exported"]
+__all__ = ["FORMATS", "Exported", "best_model", "export_run", "load_exported"]
 
 FORMATS = ("safetensors", "pt2")
 WEIGHTS, PROGRAM, CARD = "model.safetensors", "model.pt2", "README.md"
@@ -86,7 +86,7 @@ def export_run(
     resolved = resolve(folder.recipe(), source=str(folder.path / RECIPE), root=root)
     target = Path(out) if out is not None else folder.path / "export"
     _check_target(target)
-    data, model, about, told = _best_model(folder, resolved)
+    data, model, about, told = best_model(folder, resolved)
     x = _samples(data, resolved.recipe)
     made = Exported(target, warnings=told)
     made.facts = {"run": folder, "about": about, "data": data, "recipe": resolved.recipe,
@@ -149,7 +149,7 @@ def _appearing(target: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _best_model(
+def best_model(
     folder: RunFolder, resolved: Resolved
 ) -> tuple[Data, nn.Module, dict[str, Any], list[str]]:
     """Return data, the model with the best weights, what is known of them, and warnings."""

@@ -19,6 +19,7 @@ from brickyard.schedules import Length
 from brickyard.train.augmenting import InOrder, augmentation_for
 from brickyard.train.curvature import curvature_for
 from brickyard.train.data import Batches, Data, batches, from_user
+from brickyard.train.distillation import teacher_for
 from brickyard.train.evaluate import Evaluator
 from brickyard.train.fit import look_over
 from brickyard.train.formats import build_precision, settle_precision, try_precision
@@ -34,8 +35,10 @@ from brickyard.train.regularizing import (
     settle,
 )
 from brickyard.train.scheduling import bind_schedules
+from brickyard.train.switches import compile_model, recompute_layers
 from brickyard.train.tally import Tally
 from brickyard.train.tasks import Task, task_for
+from brickyard.train.weighing import together, weigh_as
 
 if TYPE_CHECKING:
     from brickyard.train.ranks import Ranks
@@ -79,12 +82,16 @@ def build_setup(resolved: Resolved, ranks: Ranks | None = None) -> Setup:
         model = task.build(partial(make, recipe.model, "model"), data).to(device)
     precision = build_precision(recipe)
     precision.store(model)
+    if recipe.checkpoint_layers is not None:
+        with place("checkpoint_layers"):
+            recompute_layers(model, recipe.checkpoint_layers)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     model = model if ranks is None else ranks.shard(model)
     with place("loss"):
         loss = make(recipe.loss, "loss")
         loss = loss.to(device) if isinstance(loss, nn.Module) else loss
+    weigh_as(loss, task)
     transform = augmentation_for(recipe, data, task, model, loss)
     train = _batches(recipe, data, device, transform, training=True)
     window = recipe.accumulate * task.window
@@ -97,7 +104,6 @@ def build_setup(resolved: Resolved, ranks: Ranks | None = None) -> Setup:
     if regularizers.stopping is not None:
         complete_stopping(regularizers.stopping, evaluator)
     built = build_optimizer(recipe, trained)
-    _check_accumulation(recipe)
     total = steps(recipe.budget)
     scheduler = bind_schedules(built, total, epoch, evaluator)
     cycles = [] if scheduler is None else scheduler.restarts(total)
@@ -119,7 +125,9 @@ def build_setup(resolved: Resolved, ranks: Ranks | None = None) -> Setup:
     parts.curvature = curvature_for(parts, recipe)
     settle_precision(precision, recipe, parts)
     try_precision(precision, recipe, data, parts)
-    findings = look_over(recipe, data, parts, device)
+    findings = [*look_over(recipe, data, parts, device), *together(recipe)]
+    parts.teacher = teacher_for(recipe, resolved.root, data, parts)
+    compile_model(recipe.compile, parts, data)
     made = (recipe, data, task, parts, evaluator, built, regularizers, findings)
     setup = Setup(*made, loggers=loggers)
     if ranks is not None:
@@ -162,7 +170,8 @@ def build_data(resolved: Resolved) -> Data:
     with place("data"):
         if recipe.data.target:
             made = make(recipe.data, "data", seed=recipe.seed, root=root)
-            return from_user(made, name=recipe.data.target, seed=recipe.seed)
+            skip = recipe.on_error == "skip"
+            return from_user(made, name=recipe.data.target, seed=recipe.seed, skip=skip)
         return make(recipe.data, "data", seed=recipe.seed, root=root)
 
 
@@ -175,10 +184,13 @@ def _batches(
 ) -> Batches:
     split = data.train if training else data.val
     size = recipe.batch_size if training else recipe.eval_batch_size
+    if split.in_memory and recipe.on_error == "skip":
+        raise RecipeError("on_error: skip has no effect: all samples are in memory; leave it out")
     with place("workers" if recipe.workers else "data"):
         made = batches(
             split, size, shuffle=training, seed=recipe.seed, transform=transform,
-            workers=recipe.workers,
+            workers=recipe.workers, prefetch=recipe.prefetch, on_error=recipe.on_error,
+            pin=device.type != "cpu",
         )  # fmt: skip
     if device.type == "cpu" and not recipe.channels_last:
         return made
@@ -201,19 +213,6 @@ class _Moved:
                 moved = x.contiguous(memory_format=torch.channels_last)
             moved = carry(x, moved.to(self.device, non_blocking=True))
             yield moved, y.to(self.device, non_blocking=True)
-
-
-def _check_accumulation(recipe: Recipe) -> None:
-    """Refuse losses whose mean over parts is not the mean over the whole."""
-    options = recipe.loss.options
-    spoilers = [name for name in ("weight", "pos_weight") if options.get(name) is not None]
-    if options.get("reduction", "mean") != "mean":
-        spoilers.append(f"reduction: {options['reduction']}")
-    if recipe.accumulate > 1 and spoilers:
-        raise RecipeError(
-            f"accumulate: a step's loss is the mean over its samples, which {recipe.loss.label} "
-            f"with {spoilers[0]} is not; leave it out, or take accumulate: 1 and a larger batch"
-        )
 
 
 def _clip(recipe: Recipe, model: nn.Module) -> Callable[[list[Tensor]], Tensor] | None:

@@ -197,6 +197,32 @@ def _check_nonfinite(given: Any) -> Any:
     return given
 
 
+_COMPILE = ("backend", "mode", "dynamic", "fullgraph", "options")
+
+
+def _check_compile(given: Any) -> Any:
+    if isinstance(given, bool) or (isinstance(given, dict) and given and {*given} <= {*_COMPILE}):
+        return given
+    raise ValueError(f"give true, false, or any of {', '.join(_COMPILE)}; got {given!r}")
+
+
+def _check_distillation(given: Any) -> Any:
+    known = {"teacher", "temperature", "weight"}
+    if given is None or (isinstance(given, dict) and "teacher" in given and {*given} <= known):
+        return given
+    raise ValueError(
+        "give {teacher: RUN_FOLDER, temperature: 4.0, weight: 0.5}; the teacher is a run, an "
+        f"exported folder or {{target: 'package.module:make'}}; got {given!r}"
+    )
+
+
+def _check_layers(given: Any) -> Any:
+    many = given if isinstance(given, list | tuple) else [given]
+    if given is None or (many and all(isinstance(one, str) and one for one in many)):
+        return given
+    raise ValueError(f"give auto, or name patterns such as ['body.*']; got {given!r}")
+
+
 class Recipe(BaseModel):
     """Hold everything that decides a training run.
 
@@ -218,7 +244,8 @@ class Recipe(BaseModel):
         name: name of the run's folder.
         budget: length of training: ``"20ep"`` or a number of steps.
         batch_size: samples a batch, over all processes.
-        accumulate: batches a step: the step is that of one batch as large as all of them.
+        accumulate: batches a step: the step is that of one batch as large as all of them, but for
+            layers and losses that look at a batch as a whole (batch norm, contrastive losses).
         eval_batch_size: samples at a time when evaluating.
         evaluate_every: distance between evaluations: ``"1ep"`` or steps.
         checkpoint_every: distance between checkpoints: ``"30s"``, ``"1ep"`` or steps. The end of a
@@ -229,10 +256,20 @@ class Recipe(BaseModel):
         loggers: where rows go besides ``metrics.jsonl``, such as ``[tensorboard, csv_log]``.
         log_every: steps between the training rows.
         workers: processes that load data sets which do not fit in memory.
+        prefetch: batches made ahead, by each worker, or by a thread where there are augmentations
+            and a core has nothing else to do; 0 for none.
+        on_error: what becomes of samples that cannot be read from data sets which do not fit in
+            memory: ``"stop"``, or ``"skip"`` them; they are counted and told.
         precision: number formats: fp32, bf16, fp16 ... (``brickyard catalog precision``).
         on_nonfinite: what a loss or gradient that is not finite does: ``"stop"`` ends the run
             before its step with a diagnosis; ``{skip: 3}`` leaves out up to three such steps in a
             row and counts them. A step left out advances nothing but the data.
+        distillation: a teacher beside the labels: ``{teacher: RUN, temperature: 4.0, weight: 0.5}``
+            with a run folder, an exported folder or ``{target: "package.module:make"}``; the rest
+            of the loss, ``1 - weight``, is the recipe's own.
+        checkpoint_layers: layers that keep their inputs only and are computed again going backward,
+            as name patterns or ``auto``: less memory for a third more computation, the same bits.
+        compile: ``true`` or options of ``torch.compile``, such as ``{mode: max-autotune}``.
         channels_last: lay images out with channels last; faster for convolutions on many machines.
         distributed: how processes that torchrun started share the work: ``"ddp"``, each with the
             whole model, or ``"fsdp"``, each with a part of it; one process alone trains as usual.
@@ -271,8 +308,13 @@ class Recipe(BaseModel):
     loggers: Many = Field(default_factory=list)
     log_every: int = Field(10, ge=1)
     workers: int = Field(0, ge=0)
+    prefetch: int = Field(2, ge=0)
+    on_error: Literal["stop", "skip"] = "stop"
     precision: One = Component(name="fp32")
     on_nonfinite: Annotated[Any, BeforeValidator(_check_nonfinite)] = "stop"
+    distillation: Annotated[Any, BeforeValidator(_check_distillation)] = None
+    checkpoint_layers: Annotated[Any, BeforeValidator(_check_layers)] = None
+    compile: Annotated[Any, BeforeValidator(_check_compile)] = False
     channels_last: bool = False
     distributed: Literal["ddp", "fsdp"] = "ddp"
     device: str = "auto"

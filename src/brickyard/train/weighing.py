@@ -1,0 +1,73 @@
+"""Weigh batches as a loss's mean does, so that several add up to the mean over all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from brickyard.losses import FocalLoss
+from brickyard.train.tasks.base import Task
+
+if TYPE_CHECKING:
+    from brickyard.train.recipe import Recipe
+
+__all__ = ["together", "weigh_as"]
+
+#: Losses by key whose value for a batch is more than a mean over its samples.
+_JOINT = frozenset({
+    "info_nce", "nt_xent", "sup_con", "batch_triplet", "dice", "iou", "tversky", "focal_tversky",
+    "lovasz",
+})  # fmt: skip
+
+
+def weigh_as(loss: Any, task: Task) -> None:
+    """Let a task weigh its batches by what the loss divides by: class weights, targets that count.
+
+    The mean of a weighted cross-entropy is divided by the sum of its samples' class weights. A
+    task with a count of its own keeps it, and so do losses without such options.
+
+    Args:
+        loss: the recipe's.
+        task: gets another ``weigh`` where it needs one.
+
+    Example:
+        >>> import torch
+        >>> task = Task()
+        >>> weigh_as(nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0])), task)
+        >>> task.weigh(torch.tensor([0, 1, 1, -100]))
+        7.0
+    """
+    if not isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss | FocalLoss):
+        return
+    weights = getattr(loss, "weight", None)
+    if weights is None and type(task).weigh is not Task.weigh:
+        return
+    ignored, plain = loss.ignore_index, task.weigh
+
+    def weigh(y: Tensor) -> float:
+        target = task.target(y)
+        if target.is_floating_point():  # probabilities: torch divides by the samples
+            return plain(y)
+        kept = target[target != ignored]
+        return float(len(kept) if weights is None else weights.to(kept.device)[kept].sum())
+
+    task.weigh = weigh  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def together(recipe: Recipe) -> list[dict[str, str]]:
+    """Return a finding where accumulated batches cannot stand for one large batch.
+
+    Args:
+        recipe: names the loss.
+    """
+    key = recipe.loss.name
+    if recipe.accumulate == 1 or key not in _JOINT:
+        return []
+    return [{
+        "severity": "warning", "check": "accumulated_joint_loss", "where": "accumulate",
+        "evidence": f"{key} looks at the samples of a batch together, and sees "
+        f"{recipe.batch_size} of them at a time.",
+        "try": f"accumulate: 1 with batch_size: {recipe.batch_size * recipe.accumulate}",
+        "why": "The mean over parts is not the value of the whole for such a loss.",
+    }]  # fmt: skip
