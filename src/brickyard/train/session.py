@@ -20,6 +20,7 @@ from brickyard.errors import RunError
 from brickyard.regularize import Ensemble
 from brickyard.runs import ENVIRONMENT, GROUPS, SUMMARY, MetricsWriter, RunFolder
 from brickyard.train.checkpoint import Checkpoints
+from brickyard.train.data.reading import explaining_deaths, unreadable_in
 from brickyard.train.environment import describe_environment
 from brickyard.train.fit import in_words
 from brickyard.train.keeping import Keeper
@@ -159,7 +160,7 @@ class Session:
         self.progress = progress or ProgressLines(batch_size=size, quiet=quiet)
         facts = RunFacts(run.path, recipe.name, recipe.to_dict(), state.step)
         metrics = MetricsWriter(run, keep_until=state.step)
-        self.writer = Rows(metrics, setup.loggers, facts, self.warn)
+        self.writer = Rows(metrics, [] if quiet else setup.loggers, facts, self.warn)
         self.keeper = Keeper(setup, run, state, self.writer, self.warn)
         self.last: dict[str, dict[str, float]] = {}
         for row in run.metrics():  # of the part before a resume
@@ -224,7 +225,7 @@ class Session:
             self.progress.console.print(f"warning: {in_words(found)}")
         self.progress.start(self.setup.parts.total, self.state.step)
         try:
-            with _stop_on_signals(loop):
+            with explaining_deaths(), _stop_on_signals(loop):
                 return loop.run()
         finally:
             self.progress.stop()
@@ -251,6 +252,10 @@ class Session:
                 ),
             )
         summary = {**self._summary(reason, error), "regularizers": told}
+        if summary["unreadable"]:
+            self.warn(
+                unreadable_in(self.setup.parts.train, self.setup.evaluator.batches).sentence()
+            )
         self.writer.close(summary)
         self.folder.write_json(SUMMARY, summary)
         try:
@@ -299,6 +304,7 @@ class Session:
             "steps": state.step,
             "epochs": state.step / parts.epoch_steps,
             "skipped_steps": state.skipped,
+            "unreadable": unreadable_in(parts.train, setup.evaluator.batches).found,
             "samples_per_second": (
                 state.step * setup.recipe.batch_size * parts.accumulate / max(trained, 1e-9)
             ),

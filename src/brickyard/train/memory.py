@@ -1,0 +1,122 @@
+"""Say what to lower when memory does not suffice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from brickyard.errors import RunError
+
+if TYPE_CHECKING:
+    from brickyard.train.parts import State
+    from brickyard.train.setup import Setup
+
+__all__ = ["OutOfMemory", "memory_told"]
+
+_WORDS = re.compile(
+    r"can't allocate memory|out of memory|not enough memory|unable to allocate", re.I
+)
+_ASKED = re.compile(r"tried to allocate ([\d.]+ ?(?:[KMGT]i?B|bytes))", re.I)
+
+
+class OutOfMemory(RunError):  # noqa: N818  an outcome, and the word that users search for
+    """Memory does not suffice for the recipe."""
+
+
+@contextmanager
+def memory_told(setup: Setup, state: State) -> Iterator[None]:
+    """Turn an allocator's error into one that says what takes the memory and what to lower.
+
+    Args:
+        setup: what is trained.
+        state: where it stands.
+
+    Raises:
+        OutOfMemory: instead of the allocator's error.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not _WORDS.search(str(error)):
+            raise
+        raise OutOfMemory(_message(setup, state, error)) from error
+
+
+def _message(setup: Setup, state: State, error: BaseException) -> str:
+    parts, recipe = setup.parts, setup.recipe
+    asked = _ASKED.search(str(error))
+    what = f" (it asked for {_tidy(asked[1])} more)" if asked else ""
+    weights = list(parts.model.parameters())
+    held = [t for row in parts.optimizer.state.values() for t in _tensors(row)]
+    sizes = (
+        f"weights {_size(weights)}, gradients {_size(p.grad for p in weights if p.grad is not None)}"
+        f", optimizer state {_size(held)}; the rest is activations and data"
+    )
+    if _passed(error.__traceback__, "evaluate.py"):
+        where, lower = "evaluating", [f"eval_batch_size (now {recipe.eval_batch_size})"]
+    else:
+        where, lower = "training", _lower(setup)
+    return (
+        f"out of memory while {where} after step {state.step}{what}: {sizes}. Lower "
+        f"{'; or take '.join(lower)}. The last checkpoint is intact"
+    )
+
+
+def _lower(setup: Setup) -> list[str]:
+    """Return what would take less, beginning with what changes nothing else."""
+    recipe, found = setup.recipe, []
+    size, many = recipe.batch_size, recipe.accumulate
+    found.append(
+        f"batch_size (now {size}): {size // 2} with accumulate: {2 * many} is the same step"
+        if size > 1 else "the size of the samples: batch_size is 1 already"
+    )  # fmt: skip
+    if recipe.checkpoint_layers is None:
+        found.append("checkpoint_layers: auto, which keeps fewer activations")
+    if recipe.precision.name == "fp32":
+        found.append("precision: bf16, which halves activations")
+    elif recipe.precision.name in ("bf16", "fp16"):
+        found.append(f"precision: {recipe.precision.name}_weights, which halves weights too")
+    return found
+
+
+def _tensors(row: object) -> Iterator[Tensor]:
+    if isinstance(row, Tensor):
+        yield row
+    elif isinstance(row, dict):
+        for one in row.values():
+            yield from _tensors(one)
+
+
+def _size(tensors: Iterable[Tensor]) -> str:
+    return _bytes(sum(t.nbytes for t in tensors))
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def _tidy(asked: str) -> str:
+    number, _, unit = asked.partition(" ")
+    return _bytes(float(number)) if unit == "bytes" else asked
+
+
+def _passed(trace: TracebackType | None, file: str) -> bool:
+    """Say whether an error came through a file of this package."""
+    while trace is not None:
+        path = Path(trace.tb_frame.f_code.co_filename)
+        if path.name == file and path.parent == Path(__file__).parent:
+            return True
+        trace = trace.tb_next
+    return False
