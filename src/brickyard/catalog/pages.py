@@ -164,7 +164,8 @@ def _cell(card: Card, name: str) -> str:
     if name == "options":
         return option_list(card)
     if name in card.facts:
-        return str(card.facts[name])
+        fact: Any = card.facts[name]
+        return fact if isinstance(fact, str) else ", ".join(fact)
     if name in card.derived:
         value = card.derived[name]
         return "" if value is None else f"{value:g}"
