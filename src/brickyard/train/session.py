@@ -26,6 +26,7 @@ from brickyard.train.fit import in_words
 from brickyard.train.keeping import Keeper
 from brickyard.train.loggers import Rows, RunFacts
 from brickyard.train.loop import PHASES, Loop, State
+from brickyard.train.memory import memory_told
 from brickyard.train.progress import ProgressLines
 from brickyard.train.recipe import Recipe, Resolved, load, resolve
 from brickyard.train.regularizing import what_they_did
@@ -225,7 +226,8 @@ class Session:
             self.progress.console.print(f"warning: {in_words(found)}")
         self.progress.start(self.setup.parts.total, self.state.step)
         try:
-            with explaining_deaths(), _stop_on_signals(loop):
+            told = memory_told(self.setup, self.state)
+            with told, explaining_deaths(), _stop_on_signals(loop):
                 return loop.run()
         finally:
             self.progress.stop()
@@ -304,6 +306,7 @@ class Session:
             "steps": state.step,
             "epochs": state.step / parts.epoch_steps,
             "skipped_steps": state.skipped,
+            **({} if parts.scaler is None else {"loss_scale": parts.scaler.measured()}),
             "unreadable": unreadable_in(parts.train, setup.evaluator.batches).found,
             "samples_per_second": (
                 state.step * setup.recipe.batch_size * parts.accumulate / max(trained, 1e-9)
