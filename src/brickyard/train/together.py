@@ -51,8 +51,10 @@ def run_folder(name: str, out: str | Path | None, ranks: Ranks | None) -> Iterat
             error = problem
     if ranks is not None:
         told = ranks.decide(None if error is None else str(error))
-        if told:
-            raise error or RunError(told)
+        if told and error is None:
+            error = RunError(told)
+    if error is not None:
+        raise error
     if ranks is None or ranks.leads:
         with run.held():
             yield run
