@@ -79,6 +79,8 @@ SAME_TOKENS = 0.99
 OTHER_TOKENS = 0.9
 #: Overlap of validation with training data: one copy is a warning, one in a hundred an error.
 OVERLAP_ERROR = 0.01
+#: Equal contents can be chance (blank lines of a text, one scan twice): fewer are information.
+OVERLAP_LEAST = 4
 #: Duplicates in the training data worth a word.
 DUPLICATES = 0.05
 #: Values that look like bytes that nobody scaled.

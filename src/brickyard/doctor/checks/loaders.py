@@ -69,10 +69,11 @@ def overlap(seen: Seen) -> Iterable[Say]:
         v = note.values
         share = v["shared"] / max(v["of"], 1)
         expected = v.get("own", 0) / max(v.get("train", 1), 1)
-        if v["how"] == "content" and expected > 0.01 and share < 3 * expected:
+        if not v.get("continuous", True) and expected > 0.01 and share < 3 * expected:
             continue
         few = "info" if v["how"] == "content" else "warning"
-        severity = "error" if share > T.OVERLAP_ERROR else few
+        many = share > T.OVERLAP_ERROR and (v["shared"] >= T.OVERLAP_LEAST or few == "warning")
+        severity = "error" if many else few
         yield Say(
             f"{v['shared']} of {v['of']} evaluation samples ({share:.1%}) are in the training "
             f"data, too, compared by {v['how']}.",

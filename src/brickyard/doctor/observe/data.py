@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, Sub
 
 from brickyard.doctor.observe.patches import Patches
 from brickyard.doctor.observe.places import user_place
-from brickyard.doctor.observe.record import LoaderSeen, Place
+from brickyard.doctor.observe.record import LoaderSeen
 from brickyard.doctor.observe.tensors import finite, tensors
 from brickyard.doctor.observe.workers import Collate, read_workers
 
@@ -36,6 +36,7 @@ class Loader:
     trained_in: int = -1
     in_order: bool = False
     compared: bool = False
+    continuous: bool = False
 
 
 class Data:
@@ -76,6 +77,7 @@ class Data:
                     loader.collate_fn = collate.original
             with w.own_time("data"):
                 if collate is not None:
+                    collate.place = user_place(2)
                     self._collates.append(collate)
                 self._began(loader, iterator)
             return iterator
@@ -152,6 +154,8 @@ class Data:
             counts = torch.bincount(y.cpu(), minlength=0)
             info.entropies.append(counts)
         if x.ndim >= 2 and info.rows < _MOST_ROWS:
+            if not info.hashes and x.is_floating_point() and x[0].numel() >= 4:
+                info.continuous = not bool((x[:16] == x[:16].round()).all())
             info.hashes.append(self._hash(x))
             info.rows += rows
 
@@ -213,7 +217,7 @@ class Data:
             if _same_data(train_loader.dataset, val_loader.dataset):
                 continue
             shared = _shared_indices(train_loader.dataset, val_loader.dataset)
-            if shared:
+            if shared and shared[0]:
                 self.w.seen.note("overlap", "data", val.seen.place, shared=shared[0],
                                  of=shared[1], how="indices")  # fmt: skip
             elif train.hashes and val.hashes and train.hashes[0].shape:
@@ -222,8 +226,8 @@ class Data:
                 own = one.numel() - one.unique().numel()
                 if both:
                     self.w.seen.note("overlap", "data", val.seen.place, shared=both,
-                                     of=two.numel(), how="content", own=own,
-                                     train=one.numel())  # fmt: skip
+             of=two.numel(), how="content", own=own,
+                                     train=one.numel(), continuous=val.continuous)  # fmt: skip
 
     # -- training ------------------------------------------------------------------------------
     def trained(self) -> None:
@@ -244,14 +248,22 @@ class Data:
         """Say whether the last batch holds values that are not finite."""
         return self.last is not None and not all(finite(t) for t in tensors(self.last[1]))
 
+    def gather(self, last: bool = False) -> None:
+        """Read what worker processes left, once all of them did.
+
+        Args:
+            last: do not wait for the others.
+        """
+        for collate in list(self._collates):
+            if not last and not collate.complete():
+                continue
+            self._collates.remove(collate)
+            for where, values in read_workers(collate):
+                self.w.seen.note("workers-alike", where, collate.place, **values)
+
     def at_end(self) -> None:
         """Finish what an interrupted iteration left."""
-        for collate in self._collates:
-            for where, values in read_workers(collate):
-                info = self.known[0] if self.known else None
-                place = info.seen.place if info is not None else Place()
-                self.w.seen.note("workers-alike", where, place, **values)
-        self._collates.clear()
+        self.gather(last=True)
         for info in self.known:
             if info.seen.training and info.entropies:
                 self._entropy(info)

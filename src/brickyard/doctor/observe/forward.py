@@ -153,8 +153,8 @@ class Forwards:
         self._current = None
         frame = user_frame(3)
         root = self.roots.get(id(module))
-        if root is None or root.ref() is not module:
-            root = self._meet(module, frame)
+        if root is None or (root.ref() is not module and not self._inside(root, module)):
+            root = self._known(module) or self._meet(module, frame)
         if root is None:
             return
         if grad:
@@ -163,6 +163,21 @@ class Forwards:
                 self.calls.append(self._current)
         else:
             self.w.seen.forwards.setdefault(root.name, {})["no_grad"] = True
+
+    def _known(self, module: nn.Module) -> Root | None:
+        """Return the model that holds a module, if that was met before."""
+        if id(module) not in self.names:
+            return None
+        for root in list(self.roots.values()):
+            if self._inside(root, module):
+                self.roots[id(module)] = root
+                return root
+        return None
+
+    @staticmethod
+    def _inside(root: Root, module: nn.Module) -> bool:
+        model = root.ref()
+        return model is not None and any(m is module for m in model.modules())
 
     def _meet(self, module: nn.Module, frame: Any) -> Root | None:
         """Get to know a model; the one whose method called it when that holds it."""
@@ -309,9 +324,24 @@ class Forwards:
         for call in mine:
             self._judge_mode(call)
         self.w.probes.stepped(mine)
+        if track is not None and track.seen.looked == 3:
+            with self.w.own_time("checkpoints"):
+                self._checkpoints(mine)
         self.calls = []
         self.bad = {}
         self.w.functions.stepped()
+
+    def _checkpoints(self, calls: list[Call]) -> None:
+        """Note blocks that ran inside a checkpoint without gradients, and never with."""
+        for call in calls:
+            for module in call.module.modules():
+                used = self.used.get(id(module))
+                if used is None or used[0] or not used[2]:
+                    continue
+                own = [p for p in module.parameters(recurse=False) if p.requires_grad]
+                if own and all(p.grad is None for p in own):
+                    self.w.seen.note("checkpoint-without-grad", self.name_of(module),
+                                     call.root.place, params=len(own), steps=3)  # fmt: skip
 
     def _judge_mode(self, call: Call) -> None:
         if call.training:

@@ -189,11 +189,12 @@ class Optimizers:
             else:
                 self.cycle.add(track.seen.index)
             if track.seen.steps < 65536:
-                track.seen.rates.append(
-                    max((float(g.get("lr", 0.0)) for g in optimizer.param_groups), default=0.0)
-                )
-            self._double(track)
+                groups = optimizer.param_groups
+                rates = [g.get("lr", 0.0) for g in groups] if len(groups) > 1 else ()
+                rate = max(rates) if rates else groups[0].get("lr", 0.0)
+                track.seen.rates.append(float(rate))
             if w.deep:
+                self._double(track)
                 self._look_after(track, optimizer)
             track.events.clear()
             track.whole = w.deep
@@ -219,10 +220,12 @@ class Optimizers:
 
     def _finite(self, track: Track) -> None:
         """Look at a few gradients for NaN and infinity; at all of them when one is bad."""
-        grads = [p.grad for p in track.witnesses if p.grad is not None]
-        if not grads or (grads[0].is_cuda and self.w.seen.step % 50):
-            return
-        for grad in grads:
+        step = track.seen.steps
+        # NaN flows to the first layers, so that one gradient tells; the others now and then
+        for p in track.witnesses if step % 8 == 0 else track.witnesses[:1]:
+            grad = p.grad
+            if grad is None or (grad.is_cuda and step % 48):
+                continue
             value = dense(grad).sum().item()
             if value - value != 0.0:
                 explain(self.w, track)
@@ -232,8 +235,9 @@ class Optimizers:
         optimizer = track.ref()
         if optimizer is None:
             return
-        self._describe(track, optimizer)
-        self.w.forwards.name_parameters()
+        if track.seen.looked < 3 or not track.whole:
+            self._describe(track, optimizer)
+            self.w.forwards.name_parameters()
         track.before = []
         track.seen.looked += 1
         if not closure:
@@ -263,7 +267,12 @@ class Optimizers:
             seen.zero += 1
         else:
             seen.grad += 1
-        if p.ndim >= 2 and p.shape[0] >= 2 and seen.rows < 8 and "Embedding" not in seen.owner:
+        if (
+            p.ndim >= 2
+            and p.shape[0] >= 2
+            and seen.rows < T.FIRST_STEPS
+            and "Embedding" not in seen.owner
+        ):
             seen.rows += 1
             seen.same_rows += same_rows(p) and same_rows(dense(p.grad))
         return None if p.grad.is_sparse else sample(p.grad).clone()

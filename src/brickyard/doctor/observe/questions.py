@@ -146,7 +146,7 @@ def labels_matter(w: Watcher) -> None:
         if bool((x == x[:1]).all()) or bool((y == y[:1]).all()):
             continue
         size = float(x.float().std(0).mean())
-        if size <= 1e-4 * max(float(x.float().abs().mean()), 1e-12):
+        if size <= max(1e-3, 1e-4 * float(x.float().abs().mean())):
             continue
         function = getattr(torch.nn.functional, call.name)
         with w.own_time("probe label-independence"), torch.no_grad():

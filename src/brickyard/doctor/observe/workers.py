@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from brickyard.doctor.observe.record import NOWHERE
+
 _BATCHES = 2
 _GENERATORS = (np.random.Generator, np.random.RandomState, torch.Generator, random.Random)
 
@@ -32,7 +34,14 @@ class Collate:
         self.mapped = not isinstance(loader.dataset, torch.utils.data.IterableDataset)
         self.folder = tempfile.mkdtemp(prefix="brickyard-doctor-")
         self.done = 0
+        self.workers = loader.num_workers
+        self.place = NOWHERE
         self.start = {name: _state(one) for name, one in generators(loader.dataset)}
+
+    def complete(self) -> bool:
+        """Say whether every worker left something."""
+        names = os.listdir(self.folder) if os.path.isdir(self.folder) else []
+        return sum(name.endswith("-0.json") for name in names) >= self.workers
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k != "dataset"}
