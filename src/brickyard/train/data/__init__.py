@@ -20,6 +20,7 @@ from brickyard.train.data.splitting import Plan, first_equal, split
 from brickyard.train.data.user import from_user
 
 if TYPE_CHECKING:
+    from brickyard.train.data.environments import gymnasium
     from brickyard.train.data.images import image_folder
     from brickyard.train.data.slices import brain
     from brickyard.train.data.strips import digit_strips
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
 __all__ = [
     "TASKS", "Batches", "Data", "LoaderBatches", "Plan", "Split", "TensorBatches", "batches",
     "brain", "breast_cancer", "csv", "diabetes", "digit_strips", "digits", "epoch_order",
-    "find_path", "fingerprint", "first_equal", "from_user", "image_folder", "kjv", "mix_seed",
-    "mnist5k", "npz", "parquet", "split", "text_file",
+    "find_path", "fingerprint", "first_equal", "from_user", "gymnasium", "image_folder",
+    "kjv", "mix_seed", "mnist5k", "npz", "parquet", "split", "text_file",
 ]  # fmt: skip
 
 #: Readers that are imported when they are used.
 _LATER = {
-    "brain": "slices", "csv": "tables", "digit_strips": "strips", "image_folder": "images",
+    "brain": "slices", "csv": "tables", "digit_strips": "strips", "gymnasium": "environments",
+    "image_folder": "images",
     "kjv": "text", "parquet": "tables", "text_file": "text",
 }  # fmt: skip
 

@@ -7,14 +7,24 @@ from typing import TYPE_CHECKING
 from brickyard import catalog
 from brickyard.errors import RecipeError
 from brickyard.train.tasks.base import Task
+from brickyard.train.tasks.dqn import DQN
+from brickyard.train.tasks.gan import GAN
 from brickyard.train.tasks.labels import Classification, Regression, classification, regression
+from brickyard.train.tasks.language import LanguageModel, language_model
+from brickyard.train.tasks.masks import Segmentation, segmentation
+from brickyard.train.tasks.policy import Policy
+from brickyard.train.tasks.transcription import Transcription, transcription
 
 if TYPE_CHECKING:
     from brickyard.catalog import Card
     from brickyard.train.data import Data
     from brickyard.train.recipe import Recipe
 
-__all__ = ["Classification", "Regression", "Task", "classification", "regression", "task_for"]
+__all__ = [
+    "DQN", "GAN", "Classification", "LanguageModel", "Policy", "Regression", "Segmentation",
+    "Task", "Transcription", "classification", "language_model", "regression", "segmentation",
+    "task_for", "transcription",
+]  # fmt: skip
 
 
 def task_for(recipe: Recipe, data: Data, loss: Card | None) -> Task:
@@ -46,6 +56,7 @@ def task_for(recipe: Recipe, data: Data, loss: Card | None) -> Task:
         task = make(component, "task", data=data, loss=loss)
     if loss is not None:
         check_target(loss, data, task)
+    task.check(recipe)
     return task
 
 
