@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brickyard.optim import AdamW
 from brickyard.schedules import Length, constant, cosine, linear, warmup
 
 STEPS = st.integers(1, 400)
@@ -189,6 +190,12 @@ def test_bind_any_hyperparameter():
         scheduler.step(10)
     assert adam.param_groups[0]["betas"] == pytest.approx((0.4, 0.891))
     assert [s.base_lrs for s in both] == [[0.8], [0.99]]
+    ours = AdamW([torch.nn.Parameter(torch.ones(1))], lr=0.1, weight_decay=0.2)
+    linear(10).bind(ours, hyper="weight_decay").step()
+    copied = {**ours.param_groups[0], "params": [torch.nn.Parameter(torch.ones(1))]}
+    ours.add_param_group(copied)
+    assert [g["weight_decay"] for g in ours.param_groups] == pytest.approx([0.18, 0.18])
+    assert [g["initial_weight_decay"] for g in ours.param_groups] == [0.2, 0.2]
     for hyper, got in (("betas", "0.4"), ("weight_decay", "None")):
         adam.param_groups[0]["weight_decay"] = None
         with pytest.raises(ValueError, match=f"base value of {hyper}, which is .*{got}"):

@@ -152,6 +152,8 @@ def test_every_schedule_of_the_shelf_resumes_by_construction():
     assert len(keys) >= 16
     for key in keys:
         schedule = getattr(S, key)(*made.get(key, ()))
+        assert repr(schedule).startswith("warmup(" if key == "wsd" else f"{key}("), "as written"
+        assert "<function" not in repr(schedule)
         first = optimizer(momentum=0.9)
         whole = schedule.bind(first, total=20, epoch=5)
         rates = []

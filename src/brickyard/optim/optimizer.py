@@ -170,9 +170,9 @@ class Optimizer(Hooks, torch.optim.Optimizer):
         """
         group = dict(param_group)
         group["params"] = _parameters(group["params"])
-        known = {"params", "param_names", "initial_lr", "name", *self.defaults}
+        known = {"params", "param_names", "name", *self.defaults}
         for key in group:
-            if key not in known:
+            if key not in known and not key.startswith("initial_"):  # schedulers leave these
                 raise TypeError(f"a parameter group has no option {key!r}{near(key, known)}")
         super().add_param_group(group)
         for p in self.param_groups[-1]["params"]:

@@ -176,7 +176,7 @@ def cyclic(
     return Piece("cyclic", shape, None, options, marks, ends)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OneCycle(Piece):
     """Hold one cycle, its peak where that is given as a rate, and the momentum beside it."""
 
