@@ -36,7 +36,7 @@ class Loop:
         self.parts = parts
         self.listeners = list(listeners)
         self.state = state or State()
-        self.stop_requested = False
+        self.stop_requested = self.asked = False
         self.training: dict[str, float] = {}
         self.raw: dict[str, float] = {}
         self.norm: Tensor | None = None
@@ -72,6 +72,11 @@ class Loop:
             if state.batch >= len(self.parts.train):
                 state.epoch, state.batch = state.epoch + 1, 0
         return "budget" if state.step >= total else "interrupted"
+
+    def ask_to_stop(self) -> None:
+        """Let the run end after the present step; several processes end after the same one."""
+        self.asked = True
+        self.stop_requested = self.stop_requested or self.parts.ranks is None
 
     def _epoch(self) -> str:
         """Train to the end of the epoch; return a reason to end the run, if there is one."""
@@ -177,7 +182,7 @@ class Loop:
         whole = sum(task.weigh(y) for _, y in window) if several else 0
         ranks = parts.ranks
         if ranks is not None:
-            whole, stop = ranks.agree(window, task.weigh, self._sums, self.stop_requested)
+            whole, stop = ranks.agree(window, task.weigh, self._sums, self.asked)
             self.stop_requested = self.stop_requested or stop
         total: Tensor | None = None
         for i, (x, y) in enumerate(window):

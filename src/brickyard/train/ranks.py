@@ -121,6 +121,7 @@ class Ranks:
         parts = setup.parts
         self._check(setup)
         self.wrap(parts.model, setup.task)
+        self.settle()
         parts.ranks, parts.train = self, self.share(parts.train)
         setup.evaluator.ranks = self
         setup.evaluator.batches = self.share(setup.evaluator.batches)
@@ -135,6 +136,7 @@ class Ranks:
             "an optimizer that asks for gradients by itself": needs_closure(parts.optimizer),
             "a penalty on the weights, with fsdp": cut and bool(parts.penalties),
             "a constraint on the weights, with fsdp": cut and bool(parts.constraints),
+            "swa, with fsdp": cut and getattr(parts.average, "recalibrates", False),
             "a snapshot ensemble, with fsdp": cut and parts.snapshots is not None,
         }
         found = [what for what, there in alone.items() if there]
@@ -156,6 +158,12 @@ class Ranks:
                     module.set_requires_gradient_sync(not quiet, recurse=False)
         elif isinstance(self.forward, DistributedDataParallel):
             self.forward.require_backward_grad_sync = not quiet
+
+    def settle(self) -> None:
+        """Cut the model again after forward passes that no backward pass followed."""
+        for module in self.forward.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
     def share(self, batches: Batches) -> Batches:
         """Return batches that hold this process's part.

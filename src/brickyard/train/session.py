@@ -344,9 +344,9 @@ def _stop_on_signals(loop: Loop) -> Iterator[None]:
         return
 
     def ask(number: int, frame: Any) -> None:
-        if loop.stop_requested:
+        if loop.asked:
             raise KeyboardInterrupt
-        loop.stop_requested = True
+        loop.ask_to_stop()
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
