@@ -473,5 +473,3 @@ def test_sixty_checks_with_whole_cards():
         for text in (one.sees, one.why, one.try_, one.allows, one.source):
             assert text.strip(), one.name
         assert 0 < one.weight <= 1
-
-

@@ -8,17 +8,18 @@ from __future__ import annotations
 # -- what is looked at ------------------------------------------------------------------------
 #: Steps at the beginning that are looked at closely: bugs of order and identity show in each step.
 FIRST_STEPS = 4
-#: Then two steps at 8, 16, 32 ...: the state of a run changes on the scale of its length.
+#: Then two steps at 8, 24, 72 ...: the state of a run changes on the scale of its length.
 SECOND_LOOK = 8
+LOOK_FACTOR = 3
 WINDOW = 2
 #: From here on at a fixed distance, so that long runs are not left alone.
 RARE_LOOKS = 1024
 #: Looks up to this step are always made; later ones only within the share below.
-ALWAYS_LOOKS = 32
+ALWAYS_LOOKS = 24
 #: Our share of the run's time beyond which no further close look is made (the promise is 5 %).
 SHARE = 0.025
 #: Beginnings of epochs looked at closely: a mode left on by the evaluation shows after the first.
-EPOCHS_LOOKED = 3
+EPOCHS_LOOKED = 2
 #: Elements compared per parameter around a step: enough to see a change, bounded in memory.
 ELEMENTS = 2048
 #: Steps whose loss graphs are followed, for a leak of memory.

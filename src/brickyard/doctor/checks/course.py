@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from statistics import fmean, median
+from statistics import fmean
 
 from brickyard.doctor import thresholds as T
 from brickyard.doctor.checks.card import Say, check
@@ -140,11 +140,10 @@ def collapse(seen: Seen) -> Iterable[Say]:
 @check(
     60, "generalisation", "warning", weight=0.5,
     sees="the same order of samples in every epoch from a sampler that shuffles; averaged weights "
-    "that are kept up to date and never used; validation scores at chance",
+    "that are kept up to date and never used",
     why="Without set_epoch a distributed sampler repeats one order; an average that nobody "
-    "evaluates or saves is lost; validation at chance with a good training score means that "
-    "samples and labels do not belong together.",
-    try_="sampler.set_epoch(epoch); evaluate and save the averaged model; check the pairing.",
+    "evaluates or saves is lost.",
+    try_="sampler.set_epoch(epoch); evaluate and save the averaged model.",
     allows="loaders that go in order on purpose, averages that are evaluated or saved, loaders "
     "made anew for each run",
     source="pytorch/pytorch#31771, pengzhiliang/MAE-pytorch#31",
@@ -164,7 +163,7 @@ def generalisation(seen: Seen) -> Iterable[Say]:
     for note in seen.of("average-unused"):
         yield Say(
             f"{note.where} was updated during training and never evaluated or saved.",
-            note.where, note.place,
+            note.where, note.place, severity="info",
         )  # fmt: skip
 
 
@@ -172,9 +171,3 @@ def _varied(labels: dict[int, int], facts: dict[str, object]) -> bool:
     """Say whether an order could be told from another one by chance."""
     size = facts.get("size") or 0
     return isinstance(size, int) and size >= 16 and (not labels or len(labels) > 1)
-
-
-def middle(values: list[float]) -> float:
-    """Return the median of finite values; 0 when there are none."""
-    good = [v for v in values if v - v == 0.0]
-    return median(good) if good else 0.0

@@ -52,6 +52,7 @@ class Calls:
             if "step" in vars(kind):
                 patches.replace(kind, "step", self._patched_scheduler)
         patches.replace(torch.nn.Module, "train", self._patched_train)
+        patches.replace(torch, "compile", self._patched_compile)
         patches.replace(swa_utils.AveragedModel, "update_parameters", self._patched_average)
         for name in ("forward", "state_dict"):
             patches.replace(swa_utils.AveragedModel, name, self._patched_use)
@@ -233,6 +234,14 @@ class Calls:
             return original(module, mode)
 
         return train
+
+    def _patched_compile(self, original: Any) -> Any:
+        def compiled(*args: Any, **kwargs: Any) -> Any:
+            if self.w.active and not self.w.busy:
+                self.w.compiled()
+            return original(*args, **kwargs)
+
+        return compiled
 
     def _patched_average(self, original: Any) -> Any:
         def update_parameters(average: Any, *args: Any, **kwargs: Any) -> Any:

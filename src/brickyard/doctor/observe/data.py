@@ -37,6 +37,8 @@ class Loader:
     in_order: bool = False
     compared: bool = False
     continuous: bool = False
+    batch_of: int = 0
+    first: torch.Tensor | None = None
 
 
 class Data:
@@ -147,6 +149,8 @@ class Data:
             return
         mark = y if y is not None else x.flatten(1)[:, :4] if x.ndim > 1 else x
         info.order = hash((info.order, mark.contiguous().cpu().numpy().tobytes()))
+        if not info.seen.training and info.seen.facts["in_order"]:
+            self._same(info, x)
         if info.seen.iterations > 1:
             return
         self._finite(info, found)
@@ -158,6 +162,19 @@ class Data:
                 info.continuous = not bool((x[:16] == x[:16].round()).all())
             info.hashes.append(self._hash(x))
             info.rows += rows
+
+    def _same(self, info: Loader, x: torch.Tensor) -> None:
+        """Compare the first evaluation batch with that of the evaluation before."""
+        if info.batch_of == info.seen.iterations:
+            return
+        info.batch_of = info.seen.iterations
+        before, info.first = info.first, x.detach()[:8].clone()
+        if before is not None and before.shape == info.first.shape:
+            changed = (before != info.first).flatten(1).any(1)
+            if bool(changed.any()):
+                self.w.seen.note("changing-samples", "data", info.seen.place,
+                                 changed=int(changed.sum()), probed=changed.numel(),
+                                 images=x.ndim == 4)  # fmt: skip
 
     def _finite(self, info: Loader, found: list[torch.Tensor]) -> None:
         for i, one in enumerate(found):

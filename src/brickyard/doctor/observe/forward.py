@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 
+from brickyard.doctor import thresholds as T
 from brickyard.doctor.observe import static
 from brickyard.doctor.observe.patches import Patches
 from brickyard.doctor.observe.places import inside, user_frame, user_place
@@ -311,8 +312,8 @@ class Forwards:
         if self._pending:
             self._pending = False
             self._evaluated += 1
-            if self._evaluated <= 3 or self.w.share < 0.02:
-                self.w.look_for(2)
+            if self._evaluated <= T.EPOCHS_LOOKED or self.w.share < T.SHARE:
+                self.w.look_for(T.WINDOW)
         if not self.calls:
             return
         calls = self.calls

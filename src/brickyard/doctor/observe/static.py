@@ -78,7 +78,7 @@ def _neighbours(seen: Seen, model: nn.Module, name: str) -> None:
 
 def layer_called(seen: Seen, forwards: Forwards, module: nn.Module, args: Any) -> None:
     """Record what a layer meets in a training step: batch sizes, frozen statistics that move."""
-    if not isinstance(module, _BATCH_NORM) or not module.training:
+    if not isinstance(module, _BATCH_NORM) or not module.training or not torch.is_grad_enabled():
         return
     given = first_tensor(args)
     facts = seen.modules.get(id(module))

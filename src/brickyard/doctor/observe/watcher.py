@@ -87,6 +87,7 @@ class Watcher:
         self.active = False
         self.busy = False  # our own torch calls are running
         self.deep = False
+        self.eager = True  # nothing is compiled: modules and functions can be looked at
         self.own = 0.0  # seconds spent here
         self.begun = 0.0
         self.ended = 0.0
@@ -179,7 +180,7 @@ class Watcher:
             if ends:
                 self._look(False)
         if step >= self._next:
-            self._next = step * 2 if step < T.RARE_LOOKS else step + T.RARE_LOOKS
+            self._next = step * T.LOOK_FACTOR if step < T.RARE_LOOKS else step + T.RARE_LOOKS
             if step <= T.ALWAYS_LOOKS or self.share < T.SHARE:
                 self.look_for(T.WINDOW)
 
@@ -191,6 +192,12 @@ class Watcher:
         """
         self._until = max(self._until, self.seen.step + steps)
         self._look(True)
+
+    def compiled(self) -> None:
+        """Hear of torch.compile: it would trace our hooks, so that only steps are followed on."""
+        self.eager = False
+        self.forwards.look(False)
+        self.functions.look(False)
 
     def new_epoch(self) -> None:
         """Hear that training data begin again."""
@@ -216,8 +223,8 @@ class Watcher:
             return
         self.deep = on
         try:
-            self.forwards.look(on)
-            self.functions.look(on)
+            self.forwards.look(on and self.eager)
+            self.functions.look(on and self.eager)
             self.optimizers.look(on)
         except Exception as error:
             self.problem("observation", error)
