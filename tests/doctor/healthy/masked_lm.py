@@ -1,11 +1,18 @@
-"""BERT-style masking: predict the hidden fifteen percent of the characters."""
+"""BERT-style masking over records: products, each followed by its department."""
 
 import torch
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 IGNORE = -100
+PRODUCTS, DEPARTMENTS = 24, 6
+
+
+def records(n, length=6):
+    """A product's department is its number modulo six; departments come after the products."""
+    products = torch.randint(PRODUCTS, (n, length))
+    departments = PRODUCTS + products % DEPARTMENTS
+    return torch.stack([products, departments], dim=2).flatten(1)
 
 
 class Bert(nn.Module):
@@ -34,21 +41,17 @@ def mask(tokens, mask_id, vocab, generator=None):
 
 def main():
     torch.manual_seed(0)
-    text = "".join(f().DESCR for f in (load_digits, load_wine, load_breast_cancer, load_diabetes))
-    chars = sorted(set(text.lower()))
-    codes = torch.tensor([chars.index(c) for c in text.lower()])
-    rows = codes[: len(codes) // 24 * 24].view(-1, 24)
+    vocab = PRODUCTS + DEPARTMENTS
+    rows = records(760)
     train = DataLoader(TensorDataset(rows[:-60]), batch_size=16, shuffle=True)
-    model = Bert(len(chars) + 1, 24)
+    model = Bert(vocab + 1, rows.shape[1])
     criterion = nn.CrossEntropyLoss(ignore_index=IGNORE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    held_out, held_labels = mask(
-        rows[-60:], len(chars), len(chars), torch.Generator().manual_seed(0)
-    )
-    for epoch in range(6):
+    held_out, held_labels = mask(rows[-60:], vocab, vocab, torch.Generator().manual_seed(0))
+    for epoch in range(10):
         model.train()
         for (tokens,) in train:
-            inputs, labels = mask(tokens, len(chars), len(chars))
+            inputs, labels = mask(tokens, vocab, vocab)
             loss = criterion(model(inputs).transpose(1, 2), labels)
             optimizer.zero_grad()
             loss.backward()

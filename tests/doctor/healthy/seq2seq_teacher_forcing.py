@@ -24,10 +24,11 @@ class Seq2Seq(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(VOCAB, width, padding_idx=PAD)
         self.place = nn.Embedding(8, width)
-        self.transformer = nn.Transformer(
-            width, 4, num_encoder_layers=1, num_decoder_layers=1, dim_feedforward=96,
-            dropout=0.0, batch_first=True,
-        )  # fmt: skip
+        options = {"dim_feedforward": 96, "dropout": 0.0, "batch_first": True}
+        encoder = nn.TransformerEncoderLayer(width, 4, **options)
+        decoder = nn.TransformerDecoderLayer(width, 4, **options)
+        self.encoder = nn.TransformerEncoder(encoder, 1, enable_nested_tensor=False)
+        self.decoder = nn.TransformerDecoder(decoder, 1)
         self.out = nn.Linear(width, VOCAB)
 
     def add_position(self, tokens):
@@ -36,12 +37,13 @@ class Seq2Seq(nn.Module):
     def forward(self, source, target):
         n = target.shape[1]
         causal = torch.triu(torch.ones(n, n, dtype=torch.bool), diagonal=1)
-        h = self.transformer(
-            self.add_position(source),
+        padding = source == PAD
+        memory = self.encoder(self.add_position(source), src_key_padding_mask=padding)
+        h = self.decoder(
             self.add_position(target),
+            memory,
             tgt_mask=causal,
-            src_key_padding_mask=source == PAD,
-            memory_key_padding_mask=source == PAD,
+            memory_key_padding_mask=padding,
             tgt_key_padding_mask=target == PAD,
         )
         return self.out(h)
@@ -55,7 +57,7 @@ optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
 val_source, val_target = make_batch(200, g)
 for epoch in range(5):
     model.train()
-    for _ in range(70):
+    for _ in range(50):
         source, target = make_batch(32, g)
         logits = model(source, target[:, :-1])
         loss = criterion(logits.reshape(-1, VOCAB), target[:, 1:].reshape(-1))
