@@ -9,6 +9,7 @@ from torch import nn
 
 from brickyard import optim
 from brickyard.nn import FRN
+from brickyard.optim import Adam
 from brickyard.regularize import (
     ElasticNet,
     L1Penalty,
@@ -272,3 +273,20 @@ def test_decay_twice_is_refused_and_frozen_weights_stay():
     before = model[0].weight.clone()
     optimizer.step()
     assert torch.equal(model[0].weight, before)
+
+
+def test_a_step_that_a_scaler_leaves_out_decays_nothing():
+    """Optimizers that take the scale themselves are called all the same, and so are their hooks."""
+    model = nn.Linear(3, 2)
+    optimizer = Adam(model, lr=0.1)
+    WeightDecay(0.5, "independent").attach(optimizer, model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for broken in (True, False):
+        before = model.weight.clone()
+        scaler.scale(model(torch.ones(1, 3)).sum()).backward()
+        if broken:
+            model.weight.grad[0, 0] = torch.inf
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        assert torch.equal(model.weight, before) == broken

@@ -241,7 +241,8 @@ class WeightDecay:
     def attach(self, optimizer: Optimizer, model: Named) -> RemovableHandle:
         """Decay before every step of an optimizer; return the hook's handle.
 
-        Weights without a gradient are not stepped, so they are not decayed either.
+        Weights without a gradient are not stepped, so they are not decayed either; nor are any in
+        a step that a loss scaler leaves out.
 
         Args:
             optimizer: any torch optimizer.
@@ -257,6 +258,9 @@ class WeightDecay:
 
         @torch.no_grad()
         def decay(owner: Any, *_: Any) -> None:
+            lost = getattr(owner, "found_inf", None)  # a scaler calls fused steps that take none
+            if lost is not None and float(lost):
+                return
             for group in owner.param_groups:
                 params = [p for p in group["params"] if id(p) in mine and p.grad is not None]
                 share = self.rate * (_rate(group) if self.convention == "times_lr" else 1.0)
