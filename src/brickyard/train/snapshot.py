@@ -16,6 +16,7 @@ from brickyard.regularize import EarlyStopping, Ensemble, SnapshotEnsemble
 from brickyard.regularize.averaging import Average
 from brickyard.train.checkpoint import FORMAT
 from brickyard.train.data import mix_seed
+from brickyard.train.data.reading import note_unreadable, unreadable_in
 from brickyard.train.loop import State
 from brickyard.train.setup import Setup
 
@@ -40,6 +41,7 @@ def capture(setup: Setup, state: State) -> dict[str, Any]:
         "tally": None if parts.tally is None else parts.tally.state_dict(),
         "average": None if parts.average is None else parts.average.state_dict(),
         "snapshots": None if parts.snapshots is None else parts.snapshots.state_dict(),
+        "unreadable": unreadable_in(parts.train, setup.evaluator.batches).found,
         "own": {str(i): one.state_dict() for i, one in _own(setup)},
         "state": {**vars(state), "window": [float(v) for v in state.window]},
         "rng": _numbers(),
@@ -69,7 +71,7 @@ def together(state: dict[str, Any], folder: Path, ranks: Ranks) -> dict[str, Any
     """
     from brickyard.train.shards import pack
 
-    state = {**state, "rngs": ranks.gather(state["rng"]), "tally": None}
+    state = {**state, "rngs": ranks.gather(state["rng"]), "tally": ranks.gather(state["tally"])}
     return pack(state, ranks.decide(folder), state["step"], ranks)
 
 
@@ -88,13 +90,22 @@ def join(setup: Setup, saved: dict[str, Any], folder: Path) -> dict[str, Any]:
         saved = shards.unpack(saved, folder, setup.parts.model)
         saved = shards.cut(saved, setup.parts.model)
     if ranks is None:
-        return saved
+        return {**saved, "tally": _dealt(saved, 0, 1)}
     known = saved.get("rngs", [saved["rng"]])
+    saved = {**saved, "tally": _dealt(saved, ranks.rank, ranks.count)}
     if len(known) == ranks.count:
         return {**saved, "rng": known[ranks.rank]}
     # Another number of processes: the first goes on, the others draw something new.
     drawn = torch.Generator().manual_seed(mix_seed(setup.recipe.seed, saved["step"], ranks.rank))
     return {**saved, "rng": {**known[0], "torch": drawn.get_state()}} if ranks.rank else saved
+
+
+def _dealt(saved: Mapping[str, Any], rank: int, count: int) -> Any:
+    """Return one process's share of the batches that training metrics still wait for."""
+    many = saved["tally"] if "rngs" in saved else [saved["tally"]]
+    if len(many) == count or None in many:
+        return many[rank % len(many)]
+    return [pair for one in many for pair in one][rank::count]
 
 
 def _own(setup: Setup) -> Iterator[tuple[int, Any]]:
@@ -127,7 +138,7 @@ def restore(setup: Setup, saved: Mapping[str, Any]) -> State:
             parts.loss.load_state_dict(saved["loss"])
         for name in ("scheduler", "scaler", "stopping", "tally", "average", "snapshots"):
             part = getattr(parts, name)
-            if part is not None and (name != "tally" or saved[name] is not None):
+            if part is not None:
                 part.load_state_dict(saved[name])
         for i, one in _own(setup):
             one.load_state_dict(saved["own"][str(i)])
@@ -136,6 +147,7 @@ def restore(setup: Setup, saved: Mapping[str, Any]) -> State:
             f"the checkpoint does not fit the recipe: {error}; was recipe.yaml changed since?"
         ) from error
     parts.task.load_state_dict(saved["task"])
+    note_unreadable(parts.train, saved.get("unreadable", {}))
     rng = saved["rng"]
     torch.set_rng_state(rng["torch"])
     if rng["cuda"]:
