@@ -20,6 +20,7 @@ from brickyard.nn.activations import (
 )  # fmt: skip
 from brickyard.nn.attention import GPT, ViT
 from brickyard.nn.build import make_layer
+from brickyard.nn.coders import VariationalAutoencoder
 from brickyard.nn.dropout import (
     AlphaDropout,
     Dropout,
@@ -104,6 +105,7 @@ __all__ = [
     "Tanh",
     "UNet",
     "Upsampler",
+    "VariationalAutoencoder",
     "VariationalDropout",
     "ViT",
     "Zoneout",

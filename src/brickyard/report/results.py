@@ -21,12 +21,14 @@ from brickyard.report.png import data_uri
 from brickyard.report.wording import count, number, percent, plural, setting
 
 _MOST_WORST = 24
+#: Tasks whose targets and predictions are classes: told, or those of the nearest neighbour.
+NAMED = ("classification", "embedding", "two_view")
 
 
 def classification(f: Facts) -> dict[str, Any] | None:
     """Return confusion matrix, frequent mistakes, per-class rows and reliability."""
     target, prediction = f.evaluation.get("target"), f.evaluation.get("prediction")
-    if f.task != "classification" or target is None or prediction is None or not len(target):
+    if f.task not in NAMED or target is None or prediction is None or not len(target):
         return None
     if target.dtype.kind not in "iub" or prediction.dtype.kind not in "iub":
         return None
@@ -44,7 +46,8 @@ def classification(f: Facts) -> dict[str, Any] | None:
         "classes": class_rows(counts, names),
         "reliability": trusted,
         "told": f"{count(wrong)} of {plural(len(target), 'validation sample')} wrong "
-        f"({percent(wrong / len(target))}), by the best weights.",
+        f"({percent(wrong / len(target))}), by the best weights."
+        + ("" if f.task == "classification" else " Said is the class of the nearest other sample."),
     }
 
 
@@ -131,7 +134,7 @@ def _sample(f: Facts, i: int) -> dict[str, Any]:
     arrays = f.evaluation
     loss, confidence = arrays.get("loss"), arrays.get("confidence")
     target, prediction = arrays["target"][i].item(), arrays["prediction"][i].item()
-    named = f.task == "classification"
+    named = f.task in NAMED
     sure = confidence is not None and len(confidence) == len(arrays["target"])
     return {
         "index": count(i),

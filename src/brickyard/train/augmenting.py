@@ -24,10 +24,14 @@ class InOrder:
 
     Args:
         many: each is called as transform(x, y, generator).
+        own_numbers: the generator is their only source of random numbers, so that another thread
+            may call them.
     """
 
-    def __init__(self, many: Sequence[Callable[..., tuple[Tensor, Any]]]):
-        self.many = list(many)
+    def __init__(
+        self, many: Sequence[Callable[..., tuple[Tensor, Any]]], own_numbers: bool = False
+    ):
+        self.many, self.own_numbers = list(many), own_numbers
 
     def __call__(self, x: Tensor, y: Any, generator: torch.Generator) -> tuple[Tensor, Any]:
         """Return the batch after all of them."""
@@ -57,7 +61,7 @@ def augmentation_for(
     if not recipe.augmentation:
         return None
     size = min(_SAMPLES, len(data.train))
-    x, y = next(iter(batches(data.train, size, shuffle=False, seed=0).epoch(0)))
+    x, y = next(iter(batches(data.train, size, shuffle=False, seed=0, on_error="skip").epoch(0)))
     generator, made = torch.Generator(x.device).manual_seed(0), []
     classes = task.outputs if isinstance(task, Classification) else None
     for i, one in enumerate(recipe.augmentation):
@@ -74,7 +78,7 @@ def augmentation_for(
             if getattr(brick, "mixes", False):
                 _check_loss(brick, task, loss, y, recipe, one.label)
         made.append(brick)
-    return InOrder(made)
+    return InOrder(made, own_numbers=all(one.name for one in recipe.augmentation))
 
 
 def _try(
@@ -93,7 +97,12 @@ def _try(
 
 
 def _check_loss(brick: Any, task: Task, loss: Any, y: Any, recipe: Recipe, label: str) -> None:
-    """Refuse losses that take no mixed labels."""
+    """Refuse losses that take no mixed labels, and tasks that have none to mix."""
+    if not task.mixable:
+        raise ValueError(
+            f"{label} mixes targets of two samples, and those of {task.name} cannot be mixed; "
+            "leave it out"
+        )
     if not isinstance(y, Tensor):
         raise ValueError(
             f"{label} with targets={brick.targets!r} is for loops of your own; in a recipe take "

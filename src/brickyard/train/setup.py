@@ -16,7 +16,7 @@ from brickyard import catalog
 from brickyard.augment.manifold import carry
 from brickyard.errors import RecipeError
 from brickyard.schedules import Length
-from brickyard.train.augmenting import InOrder, augmentation_for
+from brickyard.train.augmenting import augmentation_for
 from brickyard.train.curvature import curvature_for
 from brickyard.train.data import Batches, Data, batches, from_user
 from brickyard.train.distillation import teacher_for
@@ -92,8 +92,8 @@ def build_setup(resolved: Resolved, ranks: Ranks | None = None) -> Setup:
         loss = make(recipe.loss, "loss")
         loss = loss.to(device) if isinstance(loss, nn.Module) else loss
     weigh_as(loss, task)
-    transform = augmentation_for(recipe, data, task, model, loss)
-    train = _batches(recipe, data, device, transform, training=True)
+    transform = task.views(augmentation_for(recipe, data, task, model, loss))
+    train = _batches(recipe, data, device, transform, task)
     window = recipe.accumulate * task.window
     epoch = -(-len(train) // window)
     steps = partial(_steps, epoch=epoch)
@@ -180,14 +180,21 @@ def _steps(given: int | str, epoch: int) -> int:
 
 
 def _batches(
-    recipe: Recipe, data: Data, device: torch.device, transform: InOrder | None, training: bool
+    recipe: Recipe,
+    data: Data,
+    device: torch.device,
+    transform: Any = None,
+    task: Task | None = None,
 ) -> Batches:
+    """Return training batches as the task wants them; validation batches without a task."""
+    training = task is not None
     split = data.train if training else data.val
     size = recipe.batch_size if training else recipe.eval_batch_size
     if split.in_memory and recipe.on_error == "skip":
         raise RecipeError("on_error: skip has no effect: all samples are in memory; leave it out")
     with place("workers" if recipe.workers else "data"):
-        made = batches(
+        own = (recipe.seed, transform, recipe.prefetch)
+        made = (task.batches(split, size, *own) if training else None) or batches(
             split, size, shuffle=training, seed=recipe.seed, transform=transform,
             workers=recipe.workers, prefetch=recipe.prefetch, on_error=recipe.on_error,
             pin=device.type != "cpu",
@@ -257,6 +264,6 @@ def _evaluator(
         )
     if monitor not in modes:
         raise RecipeError(f"monitor: no metric is called {monitor!r}; there is {', '.join(modes)}")
-    val = _batches(recipe, data, device, None, training=False)
+    val = _batches(recipe, data, device)
     picture = data.facts.get("image")
     return Evaluator(val, loss, task, metrics, monitor, modes[monitor], autocast, picture)

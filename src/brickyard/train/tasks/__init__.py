@@ -8,12 +8,15 @@ from brickyard import catalog
 from brickyard.errors import RecipeError
 from brickyard.train.tasks.base import Task
 from brickyard.train.tasks.dqn import DQN
+from brickyard.train.tasks.embedding import Embedding, embedding
 from brickyard.train.tasks.gan import GAN
 from brickyard.train.tasks.labels import Classification, Regression, classification, regression
 from brickyard.train.tasks.language import LanguageModel, language_model
 from brickyard.train.tasks.masks import Segmentation, segmentation
 from brickyard.train.tasks.policy import Policy
 from brickyard.train.tasks.transcription import Transcription, transcription
+from brickyard.train.tasks.two_view import TwoView, two_view
+from brickyard.train.tasks.vae import Vae, vae
 
 if TYPE_CHECKING:
     from brickyard.catalog import Card
@@ -21,9 +24,9 @@ if TYPE_CHECKING:
     from brickyard.train.recipe import Recipe
 
 __all__ = [
-    "DQN", "GAN", "Classification", "LanguageModel", "Policy", "Regression", "Segmentation",
-    "Task", "Transcription", "classification", "language_model", "regression", "segmentation",
-    "task_for", "transcription",
+    "DQN", "GAN", "Classification", "Embedding", "LanguageModel", "Policy", "Regression",
+    "Segmentation", "Task", "Transcription", "TwoView", "Vae", "classification", "embedding",
+    "language_model", "regression", "segmentation", "task_for", "transcription", "two_view", "vae",
 ]  # fmt: skip
 
 

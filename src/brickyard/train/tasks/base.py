@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from brickyard.catalog import Card
-from brickyard.train.data import Data
+from brickyard.train.data import Batches, Data, Split
 
 if TYPE_CHECKING:
     from brickyard.train.recipe import Recipe
@@ -30,7 +30,7 @@ class Task:
     ``check``, ``build`` and ``begin`` come before training. In a training step the loop calls, in
     this order: ``prepare``; for every batch ``forward`` and ``loss``; after the optimizer's step
     ``stepped``. Evaluation calls ``evaluating``, then for every batch ``forward``, ``loss`` and
-    ``scored``; the report ``inspect`` and ``pictures``.
+    ``scored``; the report ``inspect`` and ``show``.
 
     Example:
         >>> class Doubled(Task):
@@ -56,6 +56,8 @@ class Task:
     held_out_loss: bool = True
     #: Axis of the model's output along which the scores of one prediction stand.
     axis: int = 1
+    #: Whether targets can be mixtures of two samples' targets, as mixup makes them.
+    mixable: bool = True
     #: Batches that ``prepare`` takes for every step.
     window: int = 1
 
@@ -74,6 +76,16 @@ class Task:
     def trained(self, model: nn.Module) -> nn.Module:
         """Return the part of the network that the recipe's optimizer steps."""
         return model
+
+    def views(self, transform: Any) -> Any:
+        """Return what changes training batches, made of the recipe's augmentation (or None)."""
+        return transform
+
+    def batches(
+        self, split: Split, batch_size: int, seed: int, transform: Any, prefetch: int
+    ) -> Batches | None:
+        """Return training batches of its own, or None for those that are drawn at random."""
+        return None
 
     def begin(self, model: nn.Module, loss: Any, total: int, epoch: int) -> None:
         """Hear what is trained, before the first step and before anything is put back.
@@ -128,16 +140,12 @@ class Task:
         return {}
 
     def show(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
-        """Return what the report shows of a few samples, those with the greatest loss.
+        """Return what the report shows of a few samples, those with the greatest loss if known.
 
         Any of ``heading``, ``told``, ``pictures`` (uint8, samples x panels x H x W), ``titles`` (of
         the panels), ``captions`` (of the samples), and ``texts``, pairs of which the first is bold.
         """
         return {}
-
-    def pictures(self, model: nn.Module) -> Tensor | None:
-        """Return pictures (M, C, H, W) that the network makes, for the report."""
-        return None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what decides the next step besides the model and the recipe's optimizer."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -230,14 +231,24 @@ class GAN(Task):
         """Return generated and real samples."""
         return output.fake.float(), output.real
 
-    def pictures(self, model: Any) -> Tensor | None:
-        """Return some generated samples, where they are pictures."""
-        device = next(model.parameters()).device
-        fake = model.generator(self.inputs(torch.empty(_SHOWN, 0, device=device)))
+    def show(self, model: Any, x: Tensor, y: Tensor) -> dict[str, Any]:
+        """Return a sheet of generated samples, where they are pictures."""
+        fake = model.generator(self.inputs(x[:1].expand(_SHOWN, *x.shape[1:]))).float().cpu()
         shape = fake.shape[1:] if fake.ndim == 4 else self.image
         if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] not in (1, 3)):
-            return None
-        return fake.reshape(_SHOWN, -1, *shape[-2:])
+            return {}
+        drawn = fake.reshape(4, _SHOWN // 4, -1, *shape[-2:])
+        low, high = drawn.min(), drawn.max()
+        drawn = F.pad((drawn - low) / (high - low).clamp_min(1e-8), (1, 1, 1, 1))
+        rows, columns, channels, height, width = drawn.shape
+        sheet = drawn.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
+        pixels = (sheet * 255).round().to(torch.uint8).numpy()
+        return {
+            "heading": "Generated samples",
+            "told": f"{_SHOWN} samples of the generator with its best weights, none of them picked.",
+            "pictures": (pixels if channels == 3 else pixels[..., 0])[None, None],
+            "titles": ["Generated samples"],
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return the critic's optimizer and schedule; its weights are in the model."""

@@ -47,6 +47,7 @@ class LanguageModel(Task):
     ignored: int = IGNORED
     name = "language_model"
     axis = 2
+    mixable = False
     wants = (
         "it compares scores of all tokens with the index of the one that comes next, at every "
         "position"

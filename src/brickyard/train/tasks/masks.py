@@ -39,6 +39,7 @@ class Segmentation(Task):
     binary: bool = False
     ignored: int = IGNORED
     name = "segmentation"
+    mixable = False
     wants = "it compares scores of classes, pixel by pixel, with a mask of class indices"
 
     @property
@@ -58,7 +59,7 @@ class Segmentation(Task):
         return frozenset(kinds | ({"binary"} if len(self.classes) == 2 else set()))
 
     def check(self, recipe: Recipe) -> None:
-        """Refuse overlap losses in a form that does not fit, and sums of overlaps."""
+        """Refuse overlap losses in a form that does not fit."""
         if not self.overlap:
             return
         key, options = recipe.loss.name, recipe.loss.options
@@ -67,11 +68,6 @@ class Segmentation(Task):
                 f"loss.mode: segmentation gives one score for each of {len(self.classes)} classes "
                 f"and a mask of class indices, which {key} takes with mode: multiclass; got "
                 f"{options.get('mode')!r}"
-            )
-        if recipe.accumulate > 1:
-            raise RecipeError(
-                f"accumulate: {key} measures the overlap over a whole batch, which is no mean over "
-                "smaller ones; take accumulate: 1 and a larger batch, or cross_entropy"
             )
         fills = [a.name for a in recipe.augmentation if a.options.get("mask_fill") == IGNORED
                  and "zeros" in (a.options.get("border"), "zeros")]  # fmt: skip

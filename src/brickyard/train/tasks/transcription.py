@@ -35,6 +35,7 @@ class Transcription(Task):
     axis = 2
     loss_inputs = 4
     targets = frozenset({"tokens"})
+    mixable = False
     wants = (
         "it compares log-probabilities of every frame with the symbols in their order, whatever "
         "their places"
