@@ -211,8 +211,12 @@ def clip_by_value(
     norm, value = _finite(joint_norm(grads), grads, on_nonfinite)
     if math.isfinite(value) and grads:
         own: Any = [local(g) for g in grads]
-        torch._foreach_clamp_max_(own, limit)  # pyright: ignore[reportPrivateImportUsage]
-        torch._foreach_clamp_min_(own, -limit)  # pyright: ignore[reportPrivateImportUsage]
+        if all(g.device.type == "cpu" for g in own):  # there both bounds take one pass
+            for g in own:
+                g.clamp_(-limit, limit)
+        else:
+            torch._foreach_clamp_max_(own, limit)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_clamp_min_(own, -limit)  # pyright: ignore[reportPrivateImportUsage]
     return norm
 
 
