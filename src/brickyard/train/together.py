@@ -44,6 +44,7 @@ def run_folder(name: str, out: str | Path | None, ranks: Ranks | None) -> Iterat
         RunError: the folder cannot be made; every process hears of it.
     """
     error: RunError | None = None
+    run: RunFolder | None = None
     if ranks is None or ranks.leads:
         try:
             run = RunFolder.create(name, out)
@@ -55,7 +56,7 @@ def run_folder(name: str, out: str | Path | None, ranks: Ranks | None) -> Iterat
             error = RunError(told)
     if error is not None:
         raise error
-    if ranks is None or ranks.leads:
+    if run is not None:
         with run.held():
             yield run
         return
