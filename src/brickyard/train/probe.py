@@ -66,7 +66,9 @@ def probe(
     size = min(_SAMPLES, len(data.train))
     ran: list[Layer] = []
     with _undisturbed(model), _watched(model, ran), torch.enable_grad(), autocast:
-        x, y = map(place, next(batches(data.train, size, shuffle=False, seed=0).epoch(0)))
+        x, y = map(
+            place, next(batches(data.train, size, shuffle=False, seed=0, on_error="skip").epoch(0))
+        )
         try:
             output = forward(model, x)
         except (ValueError, TypeError, RuntimeError, IndexError) as error:

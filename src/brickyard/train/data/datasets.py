@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Subset
 from brickyard.errors import DataError
 from brickyard.train.data.assemble import describe, rename, scale_target
 from brickyard.train.data.base import Data, Split, fingerprint, merge_facts
+from brickyard.train.data.reading import Unreadable, short
 from brickyard.train.data.splitting import Parts, Plan, partition
 from brickyard.train.data.target import Target, read_target
 
@@ -86,8 +87,9 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
 
 def from_datasets(
-    name: str, datasets: Sequence[Any], plan: Plan, classes: Sequence[str] = ()
-) -> Data:
+    name: str, datasets: Sequence[Any], plan: Plan, classes: Sequence[str] = (),
+    skip: bool = False,
+) -> Data:  # fmt: skip
     """Return Data from one dataset, which is split, or from two, for training and validation.
 
     Labels are taken from a dataset's ``targets`` or ``labels`` where these agree with its samples;
@@ -98,6 +100,7 @@ def from_datasets(
         datasets: one, or training and validation.
         plan: how to split one.
         classes: names of the classes by index; the dataset's ``classes`` if not given.
+        skip: leave out samples that cannot be read, where all are read beforehand.
 
     Raises:
         DataError: an empty dataset, samples that are no pairs of numbers, overlapping splits.
@@ -105,6 +108,9 @@ def from_datasets(
     for side, dataset in zip(("training", "validation"), datasets, strict=False):
         if len(dataset) == 0:
             raise DataError(f"the {side} dataset is empty; there must be samples")
+    lost: dict[str, Any] = {}
+    if skip and sum(map(len, datasets)) <= READ_ALL:
+        datasets, lost = _readable(datasets)
     if len(datasets) == 2:
         plan = Plan(plan.task, plan.val, plan.seed, plan.duplicates, len(datasets[0]))
         _check_subsets(datasets[0], datasets[1], plan)
@@ -125,10 +131,28 @@ def from_datasets(
         name=name, task=target.task, train=Split(dataset=made[0]), val=Split(dataset=made[1]),
         input_shape=shape, outputs=target.outputs, classes=target.classes,
         target_mean=mean, target_std=std,
-        facts=merge_facts(facts, parts.facts, _unchecked(hashes, parts),
+        facts=merge_facts(facts, lost, parts.facts, _unchecked(hashes, parts),
                           describe(target, parts, mean, std),
                           {} if hashes is not None else _sampled(datasets, raw, parts)),
     )  # fmt: skip
+
+
+def _readable(datasets: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Return datasets without the samples that cannot be read, and facts on those."""
+    kept, lost = list[Any](), Unreadable()
+    with _own_random_numbers():
+        for side, dataset in zip(("train", "val"), datasets, strict=False):
+            good: list[int] = []
+            for i in range(len(dataset)):
+                try:
+                    dataset[i]
+                    good.append(i)
+                except Exception as error:  # whatever it is: that is what skipping means
+                    lost.add(side, {i: short(error)})
+            if not good:
+                raise DataError(f"no sample of a dataset can be read; {lost.sentence()}")
+            kept.append(dataset if len(good) == len(dataset) else Subset(dataset, good))
+    return kept, {"unreadable": lost.found, "warnings": [lost.sentence()]} if len(lost) else {}
 
 
 def _sampled(datasets: Sequence[Any], raw: np.ndarray, parts: Parts) -> dict[str, Any]:
@@ -171,7 +195,10 @@ def _bytes(dataset: Any, index: int) -> bytes:
         torch.manual_seed(index)
         np.random.seed(index % 2**32)
         random.seed(index)
-        x, y = read_pair(dataset, index)
+        try:
+            x, y = read_pair(dataset, index)
+        except Exception:  # told when it is trained on, or skipped
+            return b"unreadable"
         return x.contiguous().numpy().tobytes() + repr(np.asarray(y).tolist()).encode()
 
 

@@ -75,6 +75,27 @@ class Unreadable:
         return f"{many} could not be read and were skipped; the first: {first} ({why})"
 
 
+def _innermost(batches: Any) -> Any:
+    while hasattr(batches, "inner"):
+        batches = batches.inner
+    return batches
+
+
+def unreadable_in(*many: Any) -> Unreadable:
+    """Return what all of these batches could not read so far."""
+    together = Unreadable()
+    for one in map(_innermost, many):
+        together.found |= getattr(one, "unreadable", together).found
+    return together
+
+
+def note_unreadable(batches: Any, found: Mapping[str, str]) -> None:
+    """Tell batches what they could not read before a resume."""
+    inner = _innermost(batches)
+    if hasattr(inner, "unreadable"):
+        inner.unreadable.found |= found
+
+
 class Requests:
     """Hold the batches that a loader shall read next: (epoch, batch, samples)."""
 
@@ -129,7 +150,7 @@ class Reader(Dataset[Any]):
             except Exception as error:
                 if self.on_error == "stop":
                     raise _told(i, error) from error
-                skipped[i] = _short(error)
+                skipped[i] = short(error)
         if not read:
             raise DataError(
                 f"no sample of batch {index} of epoch {epoch} can be read; the first: "
@@ -138,7 +159,8 @@ class Reader(Dataset[Any]):
         return default_collate(read), skipped
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
+    """Return type and first line of an error."""
     text = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {text}"[:200]
 
@@ -148,7 +170,7 @@ def _told(sample: int, error: Exception) -> UserError:
     if isinstance(error, UserError):
         return error
     told = DataError(
-        f"sample {sample} cannot be read ({_short(error)}); repair or remove it, or set "
+        f"sample {sample} cannot be read ({short(error)}); repair or remove it, or set "
         "on_error: skip to train without such samples"
     )
     # a cause does not travel from a worker's process; a note does

@@ -46,7 +46,7 @@ class _Found:
 
 def from_user(
     value: Any, *, name: str = "data", seed: int = 0, val: float = 0.2,
-    task: str | None = None, duplicates: str = "together",
+    task: str | None = None, duplicates: str = "together", skip: bool = False,
 ) -> Data:  # fmt: skip
     """Turn what a user's function returned into Data.
 
@@ -65,6 +65,7 @@ def from_user(
         task: ``"classification"`` or ``"regression"``; None to infer it from the targets.
         duplicates: ``"together"`` keeps identical samples on one side, and makes an overlap of
             given splits an error; ``"allow"`` does neither.
+        skip: leave out samples of datasets that cannot be read, where all are read beforehand.
 
     Raises:
         DataError: another form, or content that cannot be trained on.
@@ -92,7 +93,7 @@ def from_user(
         useless = [k for k in ("standardize", "features", "image") if k in settings]
         if useless:
             raise DataError(f"{useless[0]} has no effect on datasets; do it in the dataset")
-        return from_datasets(name, found.datasets, plan, classes)
+        return from_datasets(name, found.datasets, plan, classes, skip)
     if len(found.arrays) == 4:
         _check_pairs(found.arrays)
         x = join(found.arrays[0], found.arrays[2], "x_train", "x_val")
