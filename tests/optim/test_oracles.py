@@ -58,7 +58,7 @@ def parameters(start: list[Any]) -> list[torch.nn.Parameter]:
 
 @pytest.mark.parametrize("sign", [1, -1], ids=["down", "up"])
 @pytest.mark.parametrize(("name", "options"), PAIRS, ids=IDS)
-def test_equals_the_paper(name: str, options: dict[str, Any], sign: int) -> None:
+def test_09_the_code_equals_the_paper(name: str, options: dict[str, Any], sign: int) -> None:
     start, grads = draws()
     params = parameters(start)
     optimizer = getattr(optim, name)(params, backend="eager", maximize=sign < 0, **options)

@@ -15,7 +15,7 @@ STORED = json.loads(make_golden.FILE.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", STORED)
-def test_trajectory_is_the_stored_one(name: str) -> None:
+def test_10_trajectories_stay_those_that_are_stored(name: str) -> None:
     found = np.array(make_golden.trajectory(name))
     np.testing.assert_allclose(found, np.array(STORED[name]), rtol=1e-9, atol=1e-12)
     assert np.abs(np.diff(found, axis=0)).max() > 0

@@ -39,7 +39,7 @@ def values(params: list[torch.nn.Parameter]) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize(("k", "alpha"), [(5, 0.5), (3, 0.8), (1, 0.25)])
-def test_equals_the_paper(k: int, alpha: float) -> None:
+def test_09_the_code_equals_the_paper(k: int, alpha: float) -> None:
     source = np.random.default_rng(5)
     w, grads = source.normal(size=4), source.normal(size=(60, 4))
     p = torch.nn.Parameter(torch.from_numpy(w.copy()))

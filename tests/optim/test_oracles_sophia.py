@@ -23,7 +23,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", ["SophiaG", "SophiaH"])
-def test_equals_the_paper(name: str, options: dict[str, Any]) -> None:
+def test_09_the_code_equals_the_paper(name: str, options: dict[str, Any]) -> None:
     source = np.random.default_rng(5)
     w, grads, diagonals = (source.normal(size=s) for s in ((4, 3), (60, 4, 3), (60, 4, 3)))
     p = torch.nn.Parameter(torch.from_numpy(w.copy()))
