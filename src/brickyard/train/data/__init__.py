@@ -20,6 +20,7 @@ from brickyard.train.data.splitting import Plan, first_equal, split
 from brickyard.train.data.user import from_user
 
 if TYPE_CHECKING:
+    from brickyard.train.data.benchmarks import abalone19, casp, page_blocks0
     from brickyard.train.data.environments import gymnasium
     from brickyard.train.data.images import image_folder
     from brickyard.train.data.slices import brain
@@ -28,17 +29,18 @@ if TYPE_CHECKING:
     from brickyard.train.data.text import kjv, text_file
 
 __all__ = [
-    "TASKS", "Batches", "Data", "LoaderBatches", "Plan", "Split", "TensorBatches", "batches",
-    "brain", "breast_cancer", "csv", "diabetes", "digit_strips", "digits", "epoch_order",
-    "find_path", "fingerprint", "first_equal", "from_user", "gymnasium", "image_folder",
-    "kjv", "mix_seed", "mnist5k", "npz", "parquet", "split", "text_file",
+    "TASKS", "Batches", "Data", "LoaderBatches", "Plan", "Split", "TensorBatches", "abalone19",
+    "batches", "brain", "breast_cancer", "casp", "csv", "diabetes", "digit_strips", "digits",
+    "epoch_order", "find_path", "fingerprint", "first_equal", "from_user", "gymnasium",
+    "image_folder", "kjv", "mix_seed", "mnist5k", "npz", "page_blocks0", "parquet", "split",
+    "text_file",
 ]  # fmt: skip
 
 #: Readers that are imported when they are used.
 _LATER = {
-    "brain": "slices", "csv": "tables", "digit_strips": "strips", "gymnasium": "environments",
-    "image_folder": "images",
-    "kjv": "text", "parquet": "tables", "text_file": "text",
+    "abalone19": "benchmarks", "brain": "slices", "casp": "benchmarks", "csv": "tables",
+    "digit_strips": "strips", "gymnasium": "environments", "image_folder": "images", "kjv": "text",
+    "page_blocks0": "benchmarks", "parquet": "tables", "text_file": "text",
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from brickyard.train.data.splitting import Plan
 
 @brick(
     "data", "npz", aliases=("numpy", "arrays"), public="brickyard.train.data",
-    task="classification or regression",
+    task="classification, regression or multi_label",
     summary="Your own arrays x and y in a .npz file of NumPy.",
     use_when="Your samples are numbers of one shape already: features, images, series, tokens.",
     avoid_when="Columns have names, text or gaps (take csv or parquet), or the arrays do not fit "
@@ -30,7 +30,8 @@ from brickyard.train.data.splitting import Plan
 )  # fmt: skip
 def npz(
     path: str, x: str = "x", y: str = "y", val: float | tuple[str, str] = 0.2,
-    task: Literal["classification", "regression"] | None = None, standardize: bool = False,
+    task: Literal["classification", "regression", "multi_label"] | None = None,
+    standardize: bool = False,
     duplicates: Literal["together", "allow"] = "together", seed: int = 0,
     root: str | Path | None = None,
 ) -> Data:  # fmt: skip
@@ -42,7 +43,8 @@ def npz(
     Args:
         path: the .npz file; a relative path starts at the recipe's folder.
         x: name of the array of samples, shape (n, ...).
-        y: name of the array of targets, shape (n,); for regression also (n, outputs).
+        y: name of the array of targets, shape (n,); for regression also (n, outputs), for
+            multi_label 0 or 1 for every label, (n, labels).
         val: fraction of the samples for validation, or their number from 1 up; or the two names
             of the arrays that hold your own validation samples and targets.
         task: what is learned; whole numbers and text are classes, decimals are regression,

@@ -156,7 +156,11 @@ def rename(target: Target, classes: Sequence[str]) -> Target:
             f"there are {len(classes)} class names for {len(target.classes)} different labels "
             f"({', '.join(target.classes[:5])} ...); give one name per label"
         )
-    names = tuple(str(c) for c in classes) if target.task == "classification" else ()
+    if target.task == "multi_label" and len(classes) != target.outputs:
+        raise DataError(
+            f"there are {len(classes)} names for {target.outputs} labels; give one name per label"
+        )
+    names = tuple(str(c) for c in classes) if target.task != "regression" else ()
     return Target(target.task, target.values, names, target.reason)
 
 
@@ -209,6 +213,8 @@ def scale_target(
     y_train, y_val = take(target.values, parts.train), take(target.values, parts.val)
     if target.task == "classification":
         return np.array(y_train), np.array(y_val), 0.0, 1.0
+    if target.task == "multi_label":
+        return y_train.astype(np.float32), y_val.astype(np.float32), 0.0, 1.0
     mean, std = y_train.mean(0), y_train.std(0)
     flat = std <= 1e-12 * np.maximum(1, np.abs(mean))
     if flat.any():
@@ -232,6 +238,12 @@ def describe(target: Target, parts: Parts, mean: Any, std: Any) -> dict[str, Any
     if target.task == "classification":
         facts["class_counts"] = {
             side: class_counts(torch.from_numpy(target.values[index]), target.classes)
+            for side, index in (("train", parts.train), ("val", parts.val))
+        }
+    elif target.task == "multi_label":
+        names = target.classes or tuple(map(str, range(target.outputs)))
+        facts["label_shares"] = {
+            side: dict(zip(names, target.values[index].mean(0).round(4).tolist(), strict=True))
             for side, index in (("train", parts.train), ("val", parts.val))
         }
     else:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from brickyard.errors import DataError
-from brickyard.train.data.base import TASKS
+from brickyard.train.data.base import TASKS as _INFERRED
 
+#: What targets can be read as; several labels a sample only when that is said.
+TASKS = (*_INFERRED, "multi_label")
 #: In a table, a number column with at most so many distinct whole values is taken for labels.
 FEW = 20
 
@@ -19,8 +21,9 @@ class Target:
     """Hold targets as numbers.
 
     Args:
-        task: ``"classification"`` or ``"regression"``.
-        values: class indices, int64 of shape (n,), or targets, float64 of shape (n, outputs).
+        task: ``"classification"``, ``"regression"`` or ``"multi_label"``.
+        values: class indices, int64 of shape (n,), or targets, float64 of shape (n, outputs); of
+            labels 0.0 and 1.0.
         classes: names of the classes by index; empty for regression.
         reason: why the task is this one.
     """
@@ -70,7 +73,18 @@ def read_target(
     inferred, reason = _infer(values, table)
     if (task or inferred) == "classification":
         return _labels(values, name, "given" if task else reason)
+    if task == "multi_label":
+        return _several(values, name)
     return _numbers(values, name, "given" if task else reason)
+
+
+def _several(values: np.ndarray, name: str) -> Target:
+    if values.ndim != 2 or values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
+        raise DataError(
+            f"multi_label takes 0 or 1 for every label, {name} of shape (n, labels); got "
+            f"{values.dtype} of shape {values.shape}"
+        )
+    return Target("multi_label", values.astype(np.float64), (), "given")
 
 
 def _check_present(values: np.ndarray, name: str, row_base: int) -> None:

@@ -13,6 +13,7 @@ from brickyard.train.tasks.gan import GAN
 from brickyard.train.tasks.labels import Classification, Regression, classification, regression
 from brickyard.train.tasks.language import LanguageModel, language_model
 from brickyard.train.tasks.masks import Segmentation, segmentation
+from brickyard.train.tasks.multi_label import MultiLabel, multi_label
 from brickyard.train.tasks.policy import Policy
 from brickyard.train.tasks.transcription import Transcription, transcription
 from brickyard.train.tasks.two_view import TwoView, two_view
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from brickyard.train.recipe import Recipe
 
 __all__ = [
-    "DQN", "GAN", "Classification", "Embedding", "LanguageModel", "Policy", "Regression",
-    "Segmentation", "Task", "Transcription", "TwoView", "Vae", "classification", "embedding",
-    "language_model", "regression", "segmentation", "task_for", "transcription", "two_view", "vae",
+    "DQN", "GAN", "Classification", "Embedding", "LanguageModel", "MultiLabel", "Policy",
+    "Regression", "Segmentation", "Task", "Transcription", "TwoView", "Vae", "classification",
+    "embedding", "language_model", "multi_label", "regression", "segmentation", "task_for",
+    "transcription", "two_view", "vae",
 ]  # fmt: skip
 
 

@@ -245,7 +245,7 @@ class GAN(Task):
         pixels = (sheet * 255).round().to(torch.uint8).numpy()
         return {
             "heading": "Generated samples",
-            "told": f"{_SHOWN} samples of the generator with its best weights, none of them picked.",
+            "told": f"{_SHOWN} samples of the generator with its best weights, none picked.",
             "pictures": (pixels if channels == 3 else pixels[..., 0])[None, None],
             "titles": ["Generated samples"],
         }
