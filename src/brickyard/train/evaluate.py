@@ -129,22 +129,20 @@ class Evaluator:
         images: list[Tensor] = []
         self.task.evaluating()
         with evaluating(model):
-            drawn = self.task.pictures(model)
-            samples = {} if drawn is None else {"samples": _pictures(drawn.cpu())}
             hardest: list[Batch] = []
             for x, y in self.batches.epoch(0):
                 with self.autocast:
                     output = self.task.forward(model, x)
                 rows.append(self.task.inspect(output, y))
                 if not rows[-1]:
-                    return samples
+                    return self._show(model, x[:SHOWN], y[:SHOWN])
                 hard = rows[-1]["loss"].argsort(descending=True)[:SHOWN]
                 hardest.append((x[hard], y[hard]))
                 if self.picture and x.ndim == 2:
                     x = x.reshape(len(x), -1, *self.picture[-2:])
                 if _is_image(x):
                     images.append(x[rows[-1]["loss"].argsort(descending=True)[:worst]].cpu())
-            samples |= self._shown(model, rows, hardest)
+            shown = self._hardest(model, rows, hardest)
         found = {key: torch.cat([row[key] for row in rows]).cpu().numpy() for key in rows[0]}
         if images:
             # Each batch kept its own worst; the split's worst are among them.
@@ -155,16 +153,19 @@ class Evaluator:
             order = torch.from_numpy(found["loss"])[kept.cpu()].argsort(descending=True)[:worst]
             found["worst_index"] = kept.cpu()[order].numpy()
             found["worst_images"] = _pictures(torch.cat(images)[order])
-        return {**found, **samples}
+        return {**found, **shown}
 
-    def _shown(
+    def _hardest(
         self, model: nn.Module, rows: list[dict[str, Tensor]], hardest: list[Batch]
     ) -> dict[str, np.ndarray]:
         """Return what the task shows of the samples with the greatest loss."""
         losses = torch.cat([row["loss"].sort(descending=True).values[:SHOWN] for row in rows])
         x, y = (torch.cat(parts) for parts in zip(*hardest, strict=True))
         pick = losses.argsort(descending=True)[:SHOWN].to(x.device)
-        shown = self.task.show(model, x[pick], y[pick])
+        return self._show(model, x[pick], y[pick])
+
+    def _show(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, np.ndarray]:
+        shown = self.task.show(model, x, y)
         return {f"shown_{name}": np.asarray(value) for name, value in shown.items()}
 
 
