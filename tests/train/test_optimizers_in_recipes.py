@@ -92,7 +92,6 @@ def test_torchs_own_too(target, recipe, tmp_path):
      ({"optimizer": "sophia_g", "loss": "focal"}, "focal stands for none; take .* or sophia_h"),
      ({"optimizer": "sophia_g", "accumulate": 1,
        "loss": {"name": "cross_entropy", "weight": [1.0] * 10}}, "cross_entropy with weight"),
-     ({"loss": {"name": "cross_entropy", "weight": [1.0] * 10}}, "accumulate: .* with weight"),
      ({"optimizer": "lookahead"}, "lookahead needs inner, an optimizer, such as inner"),
      ({"groups": "auto"}, "groups .*: give any of no_decay, layer_decay, overrides, such as"),
      ({"optimizer": {"name": "lookahead", "inner": "adamx"}}, "optimizer.inner.*'adamx'; did you"),

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from brickyard import catalog
 from brickyard.errors import RecipeError
 from brickyard.optim import SophiaG, SophiaH
 from brickyard.train.closure import innermost, needs_closure
-from brickyard.train.data import Data
+from brickyard.train.data import Data, batches
 from brickyard.train.make import make, place
 from brickyard.train.parts import Parts
 from brickyard.train.precision import Precision
-from brickyard.train.probe import probe
 from brickyard.train.recipe import Recipe
+from brickyard.train.untouched import Untouched
 
 __all__ = ["build_precision", "settle_precision", "try_precision"]
 
+_SAMPLES = 4
 _MISSING = re.compile(r"\"(\w+)\" not implemented for '(\w+)'")
 
 
@@ -98,29 +97,25 @@ def try_precision(precision: Precision, recipe: Recipe, data: Data, parts: Parts
     """
     if precision.compute is None:
         return
-    device = next(parts.model.parameters()).device
-
-    def forward(model: nn.Module, x: Tensor) -> Any:
-        output = parts.task.forward(model, x)
-        leaves = [p for p in model.parameters() if p.requires_grad]
-        for one in output if isinstance(output, list | tuple) else [output]:
-            if isinstance(one, Tensor) and one.requires_grad:
-                with torch.autocast(device.type, enabled=False):
-                    torch.autograd.grad(
-                        one.float().sum(), leaves, retain_graph=True, allow_unused=True
-                    )
-        return output
-
+    model, device = parts.model, next(parts.model.parameters()).device
+    size = min(_SAMPLES, len(data.train))
+    x, _ = next(iter(batches(data.train, size, shuffle=False, seed=0).epoch(0)))
     try:
-        probe(forward, parts.model, data, lambda t: t.to(device), parts.autocast)
-    except RecipeError as error:
+        with Untouched([model]):
+            model.train()  # some operations run in training only
+            with parts.autocast:
+                output = parts.task.forward(model, x.to(device))
+            many = output if isinstance(output, list | tuple) else [output]
+            live = [t for t in many if isinstance(t, Tensor) and t.requires_grad]
+            if live:
+                torch.stack([t.float().sum() for t in live]).sum().backward()
+    except RuntimeError as error:
         found = _MISSING.search(str(error))
         if found is None:
-            raise
-        kind = device.type.upper() if device.type == "cpu" else device.type
-        others = [c.key for c in catalog.shelf("precision") if c.key in ("fp32", "bf16")]
+            return  # what is wrong with the model itself is said when it is looked over
+        others = [key for key in ("bf16", "fp32") if key != recipe.precision.name]
         raise RecipeError(
             f"precision: {recipe.precision.label} cannot train {recipe.model.label} on this "
-            f"{kind}: torch has no {found[1]} for {found[2]} here; take "
-            f"{' or '.join(one for one in others if one != recipe.precision.name)}"
+            f"{device.type}: torch has no {found[1]} for {found[2]} there; take "
+            f"{' or '.join(others)}"
         ) from error

@@ -16,7 +16,7 @@ from brickyard.train.evaluate import Evaluator
 from brickyard.train.parts import PHASES, Batch, Diverged, Listener, Parts, State
 
 #: Steps in a row that an optimizer or a loss scale may leave out before it is an error.
-MOST_SKIPS = 100
+MOST_SKIPS = 200
 
 __all__ = ["PHASES", "Batch", "Diverged", "Listener", "Loop", "Parts", "State"]
 
@@ -291,8 +291,11 @@ class Loop:
         if self.norm is not None:
             return float(self.norm)
         grads = [p.grad for p in self.params if p.grad is not None]
-        norm = joint_norm(grads)
-        return float(norm) / (1.0 if self.parts.scaler is None else self.parts.scaler.left)
+        left = 1.0 if self.parts.scaler is None else self.parts.scaler.left
+        norm = float(joint_norm(grads)) / left
+        if left != 1.0 and not math.isfinite(norm):  # the sum of scaled squares may overflow alone
+            norm = float(joint_norm([g.double() for g in grads])) / left
+        return norm
 
     def _evaluate(self, evaluator: Evaluator) -> bool:
         """Evaluate in eval mode, keep the best, and say whether to stop early."""

@@ -56,9 +56,10 @@ def _message(setup: Setup, state: State, error: BaseException) -> str:
     what = f" (it asked for {_tidy(asked[1])} more)" if asked else ""
     weights = list(parts.model.parameters())
     held = [t for row in parts.optimizer.state.values() for t in _tensors(row)]
+    grads = [p.grad for p in weights if p.grad is not None]
     sizes = (
-        f"weights {_size(weights)}, gradients {_size(p.grad for p in weights if p.grad is not None)}"
-        f", optimizer state {_size(held)}; the rest is activations and data"
+        f"weights {_size(weights)}, gradients {_size(grads)}, optimizer state {_size(held)}; the "
+        "rest is activations and data"
     )
     if _passed(error.__traceback__, "evaluate.py"):
         where, lower = "evaluating", [f"eval_batch_size (now {recipe.eval_batch_size})"]
