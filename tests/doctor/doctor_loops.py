@@ -19,22 +19,21 @@ def mlp(inputs=8, hidden=16, outputs=4, *middle):
     return nn.Sequential(nn.Linear(inputs, hidden), *middle, nn.ReLU(), nn.Linear(hidden, outputs))
 
 
-def fit(model, loss, params=None, *, steps=STEPS, lr=0.05, x=None, y=None, zero=True, rows=32,
-        optimizer=None, after=None, before=None):  # fmt: skip
-    """Train for some steps; ``before`` runs before the step, ``after`` behind it."""
-    if x is None:
-        x, y = data()
+def fit(model, loss, params=None, *, steps=STEPS, lr=0.05, xy=None, zero=True, rows=32,
+        optimizer=None, calls=(None, None)):  # fmt: skip
+    """Train for some steps; ``calls`` run before the step and behind it."""
+    x, y = xy or data()
     optimizer = optimizer or torch.optim.SGD(params or model.parameters(), lr=lr)
     for i in range(steps):
         at = torch.arange(i * rows, (i + 1) * rows) % len(x)
         if zero:
             optimizer.zero_grad()
         loss(model(x[at]), y[at]).backward()
-        if before:
-            before(optimizer)
+        if calls[0]:
+            calls[0](optimizer)
         optimizer.step()
-        if after:
-            after(optimizer)
+        if calls[1]:
+            calls[1](optimizer)
     return optimizer
 
 
@@ -76,3 +75,33 @@ def closed(forward_twice=False):
             return self.head(x)
 
     return Hidden()
+
+
+class Tokens(nn.Module):
+    """Attend over all tokens or over earlier ones."""
+
+    def __init__(self, causal):
+        super().__init__()
+        self.embed = nn.Embedding(12, 16)
+        self.head = nn.Linear(16, 12)
+        self.causal = causal
+
+    def forward(self, x):
+        h = self.embed(x).unsqueeze(1)
+        h = h + F.scaled_dot_product_attention(h, h, h, is_causal=self.causal)
+        return self.head(h.squeeze(1))
+
+
+def language(causal, shift, pad=0):
+    x = torch.randint(1, 12, (64, 12), generator=torch.Generator().manual_seed(1))
+    if pad:
+        for i in range(64):
+            x[i, 10 - i % 5 :] = 0
+    y = x[:, shift : shift + 9].clone()
+    if pad > 1:
+        y[y == 0] = -100
+
+    def loss(out, target):
+        return F.cross_entropy(out.flatten(0, 1), target.flatten())
+
+    fit(Tokens(causal), loss, rows=16, xy=(x[:, :9], y))

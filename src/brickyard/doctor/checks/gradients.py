@@ -27,14 +27,15 @@ def _params(seen: Seen, optimizer: OptimizerSeen) -> list[ParamSeen]:
 )  # fmt: skip
 def grad_none(seen: Seen) -> Iterable[Say]:
     """Report layers that are cut off from the loss."""
-    for note in seen.of("checkpoint-without-grad"):
+    cut_off = seen.of("checkpoint-without-grad")
+    if cut_off:
+        count = sum(n.values["params"] for n in cut_off)
         yield Say(
-            f"{note.values['params']} parameters of {note.where} got no gradient in "
-            f"{note.values['steps']} steps: the block runs inside torch.utils.checkpoint "
+            f"{count} parameters of {some(n.where for n in cut_off)} got no gradient in "
+            f"{cut_off[0].values['steps']} steps: the block runs inside torch.utils.checkpoint "
             "(reentrant) and none of its inputs requires a gradient.",
-            note.where, note.place,
+            cut_off[0].where, cut_off[0].place,
         )  # fmt: skip
-    if seen.of("checkpoint-without-grad"):
         return
     for optimizer in seen.optimizers:
         mine = [p for p in _params(seen, optimizer) if p.trainable and p.looked >= T.LOOKS]
@@ -266,9 +267,9 @@ def update_ratio(seen: Seen) -> Iterable[Say]:
         rate = max((g.get("lr") or 0.0) for g in optimizer.groups)
         middle = {name: median(r[1:]) for name, r in ratios.items()}
         name = max(middle, key=lambda n: middle[n])
-        wild = [n for n, r in ratios.items() if sorted(r)[-2] > T.UPDATE_WILD]
+        wild = [n for n, r in ratios.items() if max(r) > T.UPDATE_WILD]
         if len(wild) * 2 >= len(ratios) and wild:
-            worst = max(wild, key=lambda n: sorted(ratios[n])[-2])
+            worst = max(wild, key=lambda n: max(ratios[n]))
             yield Say(
                 f"Single steps changed {worst} by up to {max(ratios[worst]):.3g} times its size "
                 f"(rate {rate:.3g}); likewise {len(wild) - 1} of {len(ratios) - 1} other weights.",

@@ -91,6 +91,7 @@ class Backwards:
             self._leaf_loss(loss, series.place)
         self.last_place, self.last_node = series.place, node
         if self.w.deep:
+            self.w.forwards.forget_failed()
             self.w.optimizers.before_backward()
             if node is not None and (self.w.seen.step < T.FIRST_STEPS or self.manual):
                 self.w.forwards.reached(leaves(walk(node)))

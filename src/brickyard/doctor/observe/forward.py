@@ -68,8 +68,7 @@ class Forwards:
         self._current: Call | None = None
         self._handles: list[Any] = []
         self._unseen: dict[int, str] = {}
-        self._evaluated = 0
-        self._pending = False
+        self._evaluated, self._pending = 0, False
 
     def install(self, patches: Patches) -> None:
         """Hook the registration of parameters and modules."""
@@ -82,14 +81,14 @@ class Forwards:
         """Begin or end hooking calls."""
         for handle in self._handles:
             handle.remove()
+            # torch 2.13 forgets this entry when a handle is removed
+            getattr(torch_module, "_global_forward_hooks_with_kwargs", {}).pop(handle.id, None)
         self._handles = []
         self.stack.clear()
         if on:
             self._handles = [
                 torch_module.register_module_forward_pre_hook(self._before),
-                torch_module.register_module_forward_hook(
-                    self._after, with_kwargs=True, always_call=True
-                ),
+                torch_module.register_module_forward_hook(self._after, with_kwargs=True),
             ]
 
     # -- registration --------------------------------------------------------------------------
@@ -267,6 +266,10 @@ class Forwards:
         found = dict(self.bad)
         found["input_bad"] = self.w.data.last_is_bad()
         return found
+
+    def forget_failed(self) -> None:
+        """Forget calls that an exception ended: hooks do not hear of their end."""
+        self.stack.clear()
 
     def reached(self, leaves: list[torch.Tensor]) -> None:
         """Compare the leaves of a loss's graph with the parameters of the models.
