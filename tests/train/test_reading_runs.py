@@ -1,0 +1,161 @@
+"""Runs on data that cannot all be read, and in whose workers something happens."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from brickyard.errors import DataError, RecipeError
+from brickyard.runs import RunFolder
+from brickyard.train import resume, train
+from brickyard.train.checkpoint import Checkpoints
+from brickyard.train.progress import ProgressLines
+
+RECIPE = {
+    "model": {"name": "mlp", "hidden": [4]}, "loss": "cross_entropy", "budget": "2ep",
+    "batch_size": 10, "name": "try", "checkpoint_every": 3,
+}  # fmt: skip
+
+
+class Blobs(Dataset):
+    """Give two classes; some samples cannot be read once training has begun, or never."""
+
+    def __init__(self, n, bad=(), states=False):
+        generator = torch.Generator().manual_seed(n)
+        self.x = torch.randn(n, 3, generator=generator)
+        self.labels = (self.x[:, 0] > 0).long()
+        self.bad = set(bad)
+        if states:
+            self.targets = self.labels
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        if i in self.bad:
+            raise OSError(f"sample {i} is gone")
+        return self.x[i], int(self.labels[i])
+
+
+def small():
+    return Blobs(60, [7, 8]), Blobs(20, [3])
+
+
+def large():
+    """Too large to be read beforehand: what is bad is met while training."""
+    return Blobs(2200, [11, 12, 13], states=True), Blobs(40, [30], states=True)
+
+
+class StopAt(ProgressLines):
+    def boundary(self, loop):
+        loop.stop_requested = loop.state.step >= 230
+
+
+def recipe(make, **more):
+    return {**RECIPE, "data": {"target": f"test_reading_runs:{make}"}, **more}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_samples_met_while_training_are_skipped_counted_and_told(tmp_path, capfd, workers):
+    data = recipe("large", on_error="skip", workers=workers)
+    result = train(data, out=tmp_path / "whole")
+    found = json.loads((tmp_path / "whole" / "summary.json").read_text())["unreadable"]
+    assert set(found) == {"train 11", "train 12", "train 13", "val 30"}
+    assert found["train 11"] == "OSError: sample 11 is gone"
+    assert "4 samples could not be read and were skipped" in " ".join(
+        capfd.readouterr().err.split()
+    )
+    train(data, out=tmp_path / "run", progress=StopAt())
+    again = resume(tmp_path / "run")
+    assert again.summary["unreadable"] == result.summary["unreadable"]
+    for one in ("last", "best"):
+        a, b = (
+            Checkpoints(tmp_path / p / "checkpoints").load(one)["model"] for p in ("whole", "run")
+        )
+        assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_samples_met_beforehand_are_left_out_and_told(tmp_path, capfd):
+    result = train(recipe("small", on_error="skip"), out=tmp_path / "run")
+    assert result.summary["data"]["train"] == 58
+    assert result.summary["data"]["val"] == 19
+    assert set(result.summary["data"]["facts"]["unreadable"]) == {"train 7", "train 8", "val 3"}
+    told = " ".join(capfd.readouterr().err.split())
+    assert "3 samples could not be read and were skipped; the first: train 7 (OSError" in told
+
+
+def test_without_the_option_a_sample_that_cannot_be_read_ends_the_run(tmp_path):
+    with pytest.raises(DataError, match=r"sample 1[123] cannot be read .* on_error: skip"):
+        train(recipe("large"), out=tmp_path / "run")
+    assert RunFolder(tmp_path / "run").summary()["exit_reason"] == "failed"
+
+
+def test_skipping_is_refused_where_nothing_is_read():
+    with pytest.raises(RecipeError, match="on_error: skip has no effect"):
+        train({**RECIPE, "data": "digits", "on_error": "skip"})
+
+
+DEATH = """
+import os, signal, sys, torch
+from brickyard.train import train
+
+class Deadly(torch.utils.data.Dataset):
+    targets = torch.arange(2200) % 2
+    def __len__(self):
+        return 2200
+    def __getitem__(self, i):
+        if torch.utils.data.get_worker_info() is not None and i == 1000:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.ones(3) * i / 2200, int(self.targets[i])
+
+class Sound(Deadly):
+    def __getitem__(self, i):
+        return torch.ones(3) * i / 2200, int(self.targets[i])
+
+def data():
+    return Deadly(), torch.utils.data.Subset(Sound(), range(40))
+
+if __name__ == "__main__":
+    recipe = {recipe}
+    try:
+        train({{**recipe, "data": {{"target": "__main__:data"}}, "workers": 2}}, out=sys.argv[1])
+    finally:
+        sys.stdout.flush()
+"""
+
+
+def test_a_killed_worker_ends_the_run_with_a_sentence_and_nothing_is_lost(tmp_path):
+    script = tmp_path / "death.py"
+    script.write_text(textwrap.dedent(DEATH).format(recipe=RECIPE))
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "run"], capture_output=True, text=True, timeout=200,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    summary = RunFolder(tmp_path / "run").summary()
+    assert summary["exit_reason"] == "failed"
+    assert "which reads data, was killed (SIGKILL)" in summary["error"]
+    assert "take workers: 0" in done.stderr
+    if summary["steps"] > 3:
+        assert Checkpoints(tmp_path / "run" / "checkpoints").load("last")["step"] >= 3
+
+
+def test_batches_made_ahead_change_nothing(tmp_path, monkeypatch):
+    """Augmentation in the thread or in the loop, stopped and resumed: the same weights."""
+    monkeypatch.setattr("brickyard.train.data.batching.spare_core", lambda accelerator: True)
+    made = []
+    for name, prefetch in (("ahead", 3), ("none", 0)):
+        many = ["gaussian_noise", {"name": "manifold_mixup", "alpha": 0.4}]
+        one = {**RECIPE, "data": "digits", "augmentation": many, "prefetch": prefetch}
+        path = tmp_path / name
+        if prefetch:
+            train(one, out=path, progress=StopAt())
+            resume(path)
+        else:
+            train(one, out=path)
+        made.append(Checkpoints(path / "checkpoints").load("last")["model"])
+    assert all(torch.equal(made[0][k], made[1][k]) for k in made[0])
