@@ -239,7 +239,9 @@ def test_decay_of_any_optimizer():
      ({"regularizers": [{"name": "l1_penalty", "where": "nothing.*"}]}, "matches no trained"),
      ({"regularizers": ["weight_decay"], "optimizer": "adamw"}, "decays already"),
      ({"schedule": [{"name": "reduce_on_plateau", "mode": "min"}]},
-      "schedule.0: .*accuracy high values are good")],
+      "schedule.0: .*accuracy high values are good"),
+     ({"schedule": ["one_cycle"], "optimizer": {"name": "sgd", "lr": 0.1, "momentum": {
+         "name": "linear", "base": 0.9}}}, "schedule: it moves momentum too")],
 )  # fmt: skip
 def test_what_is_refused(changes, says):
     with pytest.raises(RecipeError, match=says):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from brickyard.errors import RecipeError
 from brickyard.optim import Optimizer as Ours
 from brickyard.optim.binding import number
 from brickyard.schedules import Schedule
@@ -81,8 +82,8 @@ def bind_schedules(
         evaluator: gives the metric that plateaus wait for, and says what is good.
 
     Raises:
-        RecipeError: a piece after one without end, a hyperparameter that cannot change, or a
-            plateau that takes the wrong direction for good.
+        RecipeError: a piece after one without end, a hyperparameter that cannot change or has two
+            schedules, or a plateau that takes the wrong direction for good.
     """
     bound = {}
     for name, pieces in built.schedules.items():
@@ -100,6 +101,14 @@ def bind_schedules(
                 bound[name] = OwnSteps(inner, whole.resolve(total, epoch), name)
             else:
                 bound[name] = whole.bind(built.optimizer, total, epoch, hyper=name)
+    for name, one in bound.items():
+        for other in one.schedule.companions:
+            if other in bound:
+                raise RecipeError(
+                    f"{'schedule' if name == 'lr' else f'optimizer.{name}'}: it moves {other} too, "
+                    f"and optimizer.{other} has a schedule of its own; keep one of them, or give "
+                    f"{other}: null here"
+                )
     return Schedules(bound) if bound else None
 
 
