@@ -4,6 +4,7 @@ import brickyard.cli.bench
 import brickyard.cli.catalog
 import brickyard.cli.doctor
 import brickyard.cli.export
+import brickyard.cli.plan
 import brickyard.cli.train  # noqa: F401  importing a module registers its commands
 from brickyard.cli.frame import main
 

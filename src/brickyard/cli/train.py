@@ -10,14 +10,14 @@ from typing import Any
 from brickyard.cli.frame import argument, command
 from brickyard.errors import UserError
 
-_RECIPE = argument("recipe", metavar="RECIPE", help="a YAML file, such as recipes/digits-mlp.yaml")
-_OVERRIDES = argument(
+RECIPE = argument("recipe", metavar="RECIPE", help="a YAML file, such as recipes/digits-mlp.yaml")
+OVERRIDES = argument(
     "overrides", metavar="PATH=VALUE", nargs="*", default=[],
     help="replace a value of the recipe: optimizer.lr=1e-3 budget=5ep schedule.0.steps=3%%",
 )  # fmt: skip
 
 
-def _prepare() -> None:
+def prepare() -> None:
     """Settle what must be settled before torch is imported.
 
     GNU OpenMP's threads spin for milliseconds when they have nothing to do, which on a machine
@@ -32,12 +32,12 @@ def _prepare() -> None:
 
 
 @command(
-    "train", _RECIPE, _OVERRIDES,
+    "train", RECIPE, OVERRIDES,
     argument("--out", metavar="DIR", help="the run folder; runs/NAME/TIME when left out"),
 )  # fmt: skip
 def train(recipe: str, overrides: list[str], out: str | None) -> int:
     """Train a recipe into a run folder and print the path of its report."""
-    _prepare()
+    prepare()
     from brickyard.train import load, train
 
     return _close(train(load(recipe, overrides), out=out))
@@ -46,7 +46,7 @@ def train(recipe: str, overrides: list[str], out: str | None) -> int:
 @command("resume", argument("run", metavar="RUN", help="the folder of a run that was stopped"))
 def resume(run: str) -> int:
     """Go on with a run that was stopped or killed, exactly where it was."""
-    _prepare()
+    prepare()
     from brickyard.train import resume
 
     return _close(resume(run))
@@ -83,10 +83,10 @@ def report(runs: list[str], out: str | None) -> int:
     return 0
 
 
-@command("recipe check", _RECIPE, _OVERRIDES)
+@command("recipe check", RECIPE, OVERRIDES)
 def check(recipe: str, overrides: list[str]) -> int:
     """Say whether a recipe is right; every mistake with its place, and nothing is trained."""
-    _prepare()
+    prepare()
     from brickyard.train import load
     from brickyard.train.fit import in_words
     from brickyard.train.setup import build_setup
@@ -104,10 +104,10 @@ def check(recipe: str, overrides: list[str]) -> int:
     return 0
 
 
-@command("recipe show", _RECIPE, _OVERRIDES)
+@command("recipe show", RECIPE, OVERRIDES)
 def show(recipe: str, overrides: list[str]) -> int:
     """Print a recipe with all defaults filled in and where each value comes from."""
-    _prepare()
+    prepare()
     from rich.console import Console
     from rich.table import Table
 
@@ -125,7 +125,7 @@ def show(recipe: str, overrides: list[str]) -> int:
 
 
 @command(
-    "lr-range", _RECIPE, _OVERRIDES,
+    "lr-range", RECIPE, OVERRIDES,
     argument("--low", type=float, default=1e-7, metavar="RATE", help="first rate (1e-7)"),
     argument("--high", type=float, default=10.0, metavar="RATE", help="last rate (10)"),
     argument("--steps", type=int, default=100, metavar="N", help="how many rates (100)"),
@@ -141,7 +141,7 @@ def lr_range(recipe: str, overrides: list[str], low: float, high: float, steps: 
         raise UserError("--json prints no picture; give --plot a file")
     if plot and Path(plot).suffix.lower() not in (".svg", ".png"):
         raise UserError(f"a picture is a file .svg or .png; got {plot!r}")
-    _prepare()
+    prepare()
     from brickyard.train import load
     from brickyard.train.lr_range import lr_range_of
 

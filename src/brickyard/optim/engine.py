@@ -94,7 +94,8 @@ class Bucket:
         return tuple(i for i in self.active if i not in off)
 
     def advance(self) -> None:
-        """Count a step that was taken."""
+        """Count a step that was taken, and let go of its gradients."""
+        self.grads = []
         self.count += 1
         self._shared["step"][0] = self.count
         for name, value in zip(self.host, self.kept, strict=False):

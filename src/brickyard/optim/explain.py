@@ -55,7 +55,7 @@ def _sizes(bucket: Bucket, run: Any) -> dict[str, dict[str, float]]:
         units = by_units(run.plan)
         chosen = [view(p, units)[0] for p in bucket.params]
     found: dict[str, dict[str, float]] = {form: {} for form in forms}
-    arrays = {"grad": bucket.grads, "param": bucket.params}
+    arrays = {"grad": bucket.gradients(), "param": bucket.params}
     arrays |= {s.name: held for s, held in zip(bucket.slots, bucket.held, strict=True)}
     for name, tensors in arrays.items():
         for form, x in zip(chosen, tensors, strict=True):

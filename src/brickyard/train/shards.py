@@ -15,8 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, zeros
 
 from brickyard.errors import RunError
@@ -46,7 +51,7 @@ def pack(state: dict[str, Any], folder: Path, step: int, ranks: Ranks) -> dict[s
     Raises:
         RunError: a process could not write; the checkpoints already there are intact.
     """
-    found: dict[str, DTensor] = {}
+    found: dict[str, Tensor] = {}
     plain = _taken(state, "", found)
     if not found:
         return plain
@@ -54,8 +59,8 @@ def pack(state: dict[str, Any], folder: Path, step: int, ranks: Ranks) -> dict[s
     path, error = folder / name, ""
     try:
         with _without_noise():
-            writer = dcp.HuggingFaceStorageWriter(str(path), save_distributed=True)
-            dcp.save(dict(found), storage_writer=writer)
+            writer = HuggingFaceStorageWriter(str(path), save_distributed=True)
+            save(dict(found), storage_writer=writer)
     except Exception as problem:  # torch wraps what happened on any process
         error = str(problem).strip().splitlines()[-1][:200]
     error = next(filter(None, ranks.gather(error)), "")
@@ -97,7 +102,7 @@ def unpack(saved: dict[str, Any], folder: Path, model: nn.Module) -> dict[str, A
     path = folder / saved["shards"]["folder"]
     alone = not torch.distributed.is_initialized()
     with _without_noise():
-        dcp.load(made, storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=alone)
+        load(made, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=alone)
     return _filled({k: v for k, v in saved.items() if k != "shards"}, made)
 
 
@@ -136,7 +141,7 @@ def _empty(note: Mapping[str, Any], like: DTensor | None) -> Tensor:
     )
 
 
-def _taken(value: Any, path: str, found: dict[str, DTensor]) -> Any:
+def _taken(value: Any, path: str, found: dict[str, Tensor]) -> Any:
     if isinstance(value, DTensor):
         key = path.strip("/") or "tensor"
         found[key] = value.detach()
