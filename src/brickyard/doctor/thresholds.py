@@ -15,7 +15,7 @@ WINDOW = 2
 #: From here on at a fixed distance, so that long runs are not left alone.
 RARE_LOOKS = 1024
 #: Looks up to this step are always made; later ones only within the share below.
-ALWAYS_LOOKS = 24
+ALWAYS_LOOKS = 72
 #: Our share of the run's time beyond which no further close look is made (the promise is 5 %).
 SHARE = 0.025
 #: Beginnings of epochs looked at closely: a mode left on by the evaluation shows after the first.
@@ -53,8 +53,8 @@ ABOVE_START_STEPS = 100
 NOT_LEARNING = 0.98
 NOT_LEARNING_STEPS = 300
 #: A unit that did not fire in this many batches, and this many samples, is dead.
-DEAD_BATCHES = 10
-DEAD_SAMPLES = 320
+DEAD_BATCHES = 8
+DEAD_SAMPLES = 256
 #: Share of a layer's units: half of a layer is no accident, nine tenths is no layer.
 DEAD_SHARE = 0.5
 DEAD_MOST = 0.9

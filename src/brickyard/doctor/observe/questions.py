@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from brickyard.doctor import thresholds as T
+from brickyard.doctor.observe.losses import CLASSES, ELEMENTWISE
 from brickyard.doctor.observe.tensors import first_tensor, with_tensors
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from brickyard.doctor.observe.losses import LossCall
     from brickyard.doctor.observe.probes import Asked
     from brickyard.doctor.observe.watcher import Watcher
+
+
+#: Losses that a call with input, target and named options repeats.
+PLAIN = (*ELEMENTWISE, *CLASSES, "binary_cross_entropy", "binary_cross_entropy_with_logits")
 
 
 def relative(one: torch.Tensor, two: torch.Tensor) -> float:
@@ -141,7 +146,7 @@ def labels_matter(w: Watcher) -> None:
     for call in recent[:1]:
         x, y = call.given.detach(), call.target.detach()
         rows = y.shape[0] if y.ndim else 0
-        if rows < 8 or x.shape[0] != rows or call.name == "ctc_loss":
+        if rows < 8 or x.shape[0] != rows or call.name not in PLAIN:
             continue
         if bool((x == x[:1]).all()) or bool((y == y[:1]).all()):
             continue
@@ -172,6 +177,8 @@ def mode_gap(w: Watcher, call: Call, loss: LossCall, twin: nn.Module) -> None:
         loss: the loss of its output.
         twin: a copy of the model.
     """
+    if loss.name not in PLAIN:
+        return
     function = getattr(torch.nn.functional, loss.name)
     args = with_tensors(call.args, lambda t: t.detach())
     kwargs = with_tensors(call.kwargs, lambda t: t.detach())
