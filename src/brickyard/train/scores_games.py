@@ -7,31 +7,22 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-__all__ = ["MeanReturn", "SlicedDistance"]
+__all__ = ["Coverage", "MeanReturn", "SlicedDistance"]
 
 #: Directions at a time, so that the projections of many samples fit in memory.
 _AT_A_TIME = 64
 
 
-class SlicedDistance(Metric):
-    """Measure how far two sets of samples are apart along random directions.
-
-    Args:
-        projections: number of directions.
-        seed: draws them.
-    """
+class _TwoSets(Metric):
+    """Keep generated and real samples until they are compared."""
 
     full_state_update = False
     is_differentiable = False
-    higher_is_better = False
     fake: list[Tensor]
     real: list[Tensor]
 
-    def __init__(self, projections: int, seed: int):
+    def __init__(self) -> None:
         super().__init__()
-        if projections < 1:
-            raise ValueError(f"projections must be 1 or more; got {projections}")
-        self.projections, self.seed = projections, seed
         self.add_state("fake", [], dist_reduce_fx="cat")
         self.add_state("real", [], dist_reduce_fx="cat")
 
@@ -45,11 +36,32 @@ class SlicedDistance(Metric):
         self.fake.append(preds.detach().flatten(1).float().cpu())
         self.real.append(target.detach().flatten(1).float().cpu())
 
-    def compute(self) -> Tensor:
-        """Return the distance over everything since the reset."""
+    def sets(self) -> tuple[Tensor, Tensor]:
+        """Return both sets since the reset, (N, features) each."""
         if not self.fake:
             raise RuntimeError("a metric has no value before its first update; call update() first")
-        fake, real = dim_zero_cat(self.fake), dim_zero_cat(self.real)
+        return dim_zero_cat(self.fake), dim_zero_cat(self.real)
+
+
+class SlicedDistance(_TwoSets):
+    """Measure how far two sets of samples are apart along random directions.
+
+    Args:
+        projections: number of directions.
+        seed: draws them.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, projections: int, seed: int):
+        super().__init__()
+        if projections < 1:
+            raise ValueError(f"projections must be 1 or more; got {projections}")
+        self.projections, self.seed = projections, seed
+
+    def compute(self) -> Tensor:
+        """Return the distance over everything since the reset."""
+        fake, real = self.sets()
         generator = torch.Generator().manual_seed(self.seed)
         directions = torch.randn(fake.shape[1], self.projections, generator=generator)
         directions /= directions.norm(dim=0)
@@ -58,6 +70,34 @@ class SlicedDistance(Metric):
             apart = (fake @ some).sort(0).values - (real @ some).sort(0).values
             total += apart.double().square().mean(0).sum()
         return (total / self.projections).sqrt()
+
+
+class Coverage(_TwoSets):
+    """Count the real samples that have a generated one nearer than their own neighbours.
+
+    Args:
+        neighbors: which of the own neighbours bounds the surroundings.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, neighbors: int):
+        super().__init__()
+        if neighbors < 1:
+            raise ValueError(f"neighbors must be 1 or more; got {neighbors}")
+        self.neighbors = neighbors
+
+    def compute(self) -> Tensor:
+        """Return the share over everything since the reset."""
+        fake, real = self.sets()
+        if len(real) <= self.neighbors:
+            raise ValueError(
+                f"coverage with neighbors={self.neighbors} needs more samples than that; got "
+                f"{len(real)}"
+            )
+        apart = torch.cdist(real, real).fill_diagonal_(torch.inf)
+        around = apart.kthvalue(self.neighbors, dim=1).values
+        return (torch.cdist(real, fake).amin(1) < around).double().mean()
 
 
 class MeanReturn(Metric):

@@ -60,7 +60,7 @@ class Drawn:
     cost="For each step critic_steps forward and backward passes of the critic; a gradient penalty "
     "doubles them.",
     pairs_with=("wasserstein", "gan_hinge", "gan_non_saturating", "gradient_penalty", "r1_penalty",
-                "sliced_wasserstein", "generator_and_critic", "adam", "ema"),
+                "sliced_wasserstein", "coverage", "generator_and_critic", "adam", "ema"),
 )  # fmt: skip
 class GAN(Task):
     """Let a generator draw samples that a critic cannot tell from the data.
