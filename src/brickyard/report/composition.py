@@ -37,7 +37,7 @@ def sentence(f: Facts) -> str:
     name = str(model.get("name") or brick_name(f.recipe.get("model")))
     told = name + (f" ({short_count(weights)} parameters)" if name and weights else "")
     source = str(data.get("name") or brick_name(f.recipe.get("data")))
-    told += f" on {source}{_sizes(data, len(f.classes))}" if source else ""
+    told += f" on {source}{_sizes(data, _kinds(f))}" if source else ""
     optimizer = brick_name(f.recipe.get("optimizer"))
     rate = f" at a rate of {setting(f.peak_lr, 3)}" if f.peak_lr else ""
     told += f" with {optimizer}{rate}" if optimizer else ""
@@ -49,11 +49,23 @@ def sentence(f: Facts) -> str:
     return f"Trained {told.strip()}." if done else f"Meant to train {told.strip()}."
 
 
-def _sizes(data: Mapping[str, Any], classes: int) -> str:
+def _kinds(f: Facts) -> str:
+    """Return how many classes, labels or tokens there are, as a part of a sentence."""
+    if not f.classes:
+        return ""
+    word = {"multi_label": "label", "language_model": "token", "transcription": "symbol"}
+    one = word.get(f.task, "class")
+    return f" {'of' if f.task in word else 'in'} {plural(len(f.classes), one, _many(one))}"
+
+
+def _many(one: str) -> str:
+    return "classes" if one == "class" else f"{one}s"
+
+
+def _sizes(data: Mapping[str, Any], kinds: str) -> str:
     train, val = finite(data.get("train")), finite(data.get("val"))
     if not train:
         return ""
-    kinds = f" in {plural(classes, 'class', 'classes')}" if classes else ""
     held = f" and {count(val)} to validate" if val else ""
     return f" ({count(train)} samples{held}{kinds})"
 

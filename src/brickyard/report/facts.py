@@ -247,9 +247,10 @@ class Facts:
     def noise(self) -> float:
         """Return one standard error of the monitored value.
 
-        For a share of one: of a proportion over the validation samples. Else: the scatter.
+        For a share of one: of a proportion over the validation samples. Else, and where what is
+        counted are pixels or symbols and not samples: the scatter.
         """
-        if self.share and self.val_size:
+        if self.share and self.val_size and self.task not in _COUNTS_PARTS:
             p = (self.best * self.val_size + 1) / (self.val_size + 2)
             return math.sqrt(p * (1 - p) / self.val_size)
         return self.scatter
@@ -320,6 +321,10 @@ class Facts:
         """Return the name of a class by its index."""
         known = isinstance(index, int | np.integer) and 0 <= index < len(self.classes)
         return self.classes[int(index)] if known else str(index)
+
+
+#: Tasks whose shares are of pixels or symbols, of which a sample has many.
+_COUNTS_PARTS = ("segmentation", "transcription", "multi_label", "language_model", "vae")
 
 
 def _mode_of(name: str) -> str:

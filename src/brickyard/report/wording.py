@@ -32,6 +32,11 @@ _NAMES = {
     "auroc": "AUROC",
     "auc": "AUC",
     "iou": "IoU",
+    "mean_iou": "mean IoU",
+    "dice_score": "Dice score",
+    "knn_accuracy": "kNN accuracy",
+    "latent_kl": "latent KL",
+    "label_f1": "label F1",
     "val": "validation",
     "train": "training",
 }

@@ -72,6 +72,11 @@ def augmentation_for(
                     "manifold_mixup mixes inside of the model, so it must stand last; move "
                     f"{one.label} before it"
                 )
+            if getattr(brick, "mixes", False) and not task.mixable:
+                raise ValueError(
+                    f"{one.label} mixes targets of two samples, and those of {task.name} cannot "
+                    "be mixed; leave it out"
+                )
             if isinstance(brick, ManifoldMixup):
                 brick.attach(model)
             x, y = _try(brick, x, y, generator, one.label)
@@ -97,12 +102,7 @@ def _try(
 
 
 def _check_loss(brick: Any, task: Task, loss: Any, y: Any, recipe: Recipe, label: str) -> None:
-    """Refuse losses that take no mixed labels, and tasks that have none to mix."""
-    if not task.mixable:
-        raise ValueError(
-            f"{label} mixes targets of two samples, and those of {task.name} cannot be mixed; "
-            "leave it out"
-        )
+    """Refuse losses that take no mixed labels."""
     if not isinstance(y, Tensor):
         raise ValueError(
             f"{label} with targets={brick.targets!r} is for loops of your own; in a recipe take "

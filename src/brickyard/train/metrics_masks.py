@@ -14,7 +14,7 @@ __all__ = ["dice_score", "mean_iou", "pixel_accuracy"]
 
 
 @brick(
-    "metric", "mean_iou", aliases=("miou", "jaccard"), task="segmentation", better="higher",
+    "metric", "mean_iou", aliases=("miou",), task="segmentation", better="higher",
     summary="Overlap over union of predicted and true pixels, averaged over the classes.",
     use_when="Segmentation; the usual figure for scenes, and rare classes count like common ones.",
     avoid_when="Objects of a few pixels: one pixel beside the border already costs much.",

@@ -15,7 +15,6 @@ from brickyard.train.tasks.base import Task
 
 __all__ = ["Coded", "Vae", "vae"]
 
-_DRAWN = 32
 _SEED = 2**31 - 1
 
 
@@ -88,29 +87,27 @@ class Vae(Task):
         return {"loss": (self.means(output.recon) - output.x).square().flatten(1).sum(1)}
 
     def show(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
-        """Return samples beside their reconstructions."""
+        """Return samples, what comes back of them, and what codes drawn from the prior mean."""
         if not self.picture:
             return {}
-        coded = self.forward(model, x)
-        pair = torch.stack([x, self.means(coded.recon)], 1)
-        grey = pair.reshape(len(x), 2, -1, *self.picture[-2:])[:, :, 0].clamp(0, 1)
+        panels = [x, self.means(self.forward(model, x).recon)]
+        told = "The validation samples whose reconstructions are furthest off"
+        decode = getattr(model, "decode", None)
+        if decode is not None:
+            generator = torch.Generator().manual_seed(_SEED)
+            panels.append(
+                self.means(
+                    decode(torch.randn(len(x), self.outputs, generator=generator).to(x.device))
+                )
+            )
+            told += ", and beside them what codes drawn at random stand for"
+        grey = torch.stack([p.reshape(len(x), -1, *self.picture[-2:])[:, 0] for p in panels], 1)
         return {
             "heading": "What comes back",
-            "told": "The validation samples whose reconstructions are furthest off.",
-            "pictures": (grey * 255).round().to(torch.uint8).cpu(),
-            "titles": ["sample", "reconstruction"],
-        }
-
-    def pictures(self, model: nn.Module) -> Tensor | None:
-        """Return what codes drawn from the prior stand for."""
-        whole: Any = model
-        if not self.picture or not hasattr(whole, "decode"):
-            return None
-        device = next(model.parameters()).device
-        generator = torch.Generator().manual_seed(_SEED)
-        codes = torch.randn(_DRAWN, self.outputs, generator=generator).to(device)
-        drawn = self.means(whole.decode(codes))
-        return drawn.reshape(_DRAWN, -1, *self.picture[-2:])
+            "told": f"{told}.",
+            "pictures": (grey.clamp(0, 1) * 255).round().to(torch.uint8).cpu(),
+            "titles": ["sample", "reconstruction", "drawn"][: len(panels)],
+        }  # fmt: skip
 
 
 @brick(
