@@ -24,7 +24,7 @@ _HERE = Path(__file__).parent
 SPLITS = {"train": "training", "val": "validation"}
 #: Splits that are drawn beside them.
 BESIDE = {"raw": "validation, raw weights"}
-LAST = ("lr", "grad_norm")
+LAST = ("lr", "grad_norm", "update_ratio", "update_ratio_low", "update_ratio_high")
 _MOST_CHARTS = 12
 _SEVERITIES = {"error": "bad", "warning": "warn", "info": "none"}
 

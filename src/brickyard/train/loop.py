@@ -132,6 +132,8 @@ class Loop:
         parts = self.parts
         self._window = window = parts.task.prepare(parts.model, window)
         parts.optimizer.zero_grad()
+        if parts.telemetry is not None:
+            parts.telemetry.before(self.state.step + 1)
         self._loss = loss = self._gradients(window)
         fine = not self._looks or math.isfinite(loss)
         if fine and parts.scaler is not None:  # unscales, clips, steps
@@ -276,6 +278,8 @@ class Loop:
         loss = math.fsum(losses) / len(losses)
         values = {"loss": loss, "lr": self.rate(), "grad_norm": norm}
         values |= getattr(parts.scheduler, "others", dict)() | parts.task.measured()
+        if parts.telemetry is not None and self._taken:
+            values |= parts.telemetry.values()
         if parts.scaler is not None:
             values |= parts.scaler.measured()
         if state.skipped:

@@ -18,6 +18,7 @@ from brickyard.train.evaluate import Evaluator
 from brickyard.train.scaling import LossScaler
 from brickyard.train.tally import Tally
 from brickyard.train.tasks.base import Task
+from brickyard.train.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from brickyard.train.loop import Loop
@@ -59,6 +60,7 @@ class Parts:
         accumulate: batches a step; the last step of an epoch may have fewer.
         curvature: called with a batch before every step that the optimizer takes.
         tally: measures the training batches.
+        telemetry: asks the optimizer how large its steps are.
         ranks: the processes that train together, where there are several.
         scaler: scales the loss, and takes the steps; none where gradients need no scale.
         allowed_skips: steps in a row with a non-finite loss or gradient that are left out; at the
@@ -89,6 +91,7 @@ class Parts:
     accumulate: int = 1
     curvature: Callable[[Tensor, Tensor], None] | None = None
     tally: Tally | None = None
+    telemetry: Telemetry | None = None
     ranks: Ranks | None = None
     scaler: LossScaler | None = None
     allowed_skips: int = 0

@@ -38,6 +38,7 @@ from brickyard.train.scheduling import bind_schedules
 from brickyard.train.switches import compile_model, recompute_layers
 from brickyard.train.tally import Tally
 from brickyard.train.tasks import Task, task_for
+from brickyard.train.telemetry import Telemetry
 from brickyard.train.weighing import together, weigh_as
 
 if TYPE_CHECKING:
@@ -123,6 +124,9 @@ def build_setup(resolved: Resolved, ranks: Ranks | None = None) -> Setup:
         allowed_skips=0 if recipe.on_nonfinite == "stop" else recipe.on_nonfinite["skip"],
     )  # fmt: skip
     parts.curvature = curvature_for(parts, recipe)
+    if recipe.telemetry:
+        with place("telemetry"):
+            parts.telemetry = Telemetry(built.optimizer, recipe.log_every, total)
     settle_precision(precision, recipe, parts)
     try_precision(precision, recipe, data, parts)
     findings = [*look_over(recipe, data, parts, device), *together(recipe)]

@@ -255,6 +255,7 @@ class Recipe(BaseModel):
             for good. The last two and the best one when left out.
         loggers: where rows go besides ``metrics.jsonl``, such as ``[tensorboard, csv_log]``.
         log_every: steps between the training rows.
+        telemetry: write the ratio of steps to weights into the training rows, too.
         workers: processes that load data sets which do not fit in memory.
         prefetch: batches made ahead, by each worker, or by a thread where there are augmentations
             and a core has nothing else to do; 0 for none.
@@ -307,6 +308,7 @@ class Recipe(BaseModel):
     keep: Annotated[Keep, BeforeValidator(_check_keep)] = Keep()
     loggers: Many = Field(default_factory=list)
     log_every: int = Field(10, ge=1)
+    telemetry: bool = False
     workers: int = Field(0, ge=0)
     prefetch: int = Field(2, ge=0)
     on_error: Literal["stop", "skip"] = "stop"
