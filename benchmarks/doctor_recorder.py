@@ -25,8 +25,8 @@ LOSSES = (
     "nll_loss", "smooth_l1_loss", "l1_loss", "huber_loss", "kl_div", "gaussian_nll_loss",
     "poisson_nll_loss", "triplet_margin_loss",
 )  # fmt: skip
-#: Steps are recorded one by one up to here, then every tenth.
-DENSE = 2000
+#: Steps are recorded one by one up to here, then every fifth; losses always.
+DENSE = 100
 
 
 class Recorder:
@@ -66,7 +66,8 @@ class Recorder:
 
     def after_forward(self, module, args, output):
         """Note activations of ReLU, tanh, sigmoid in training, and the range of first inputs."""
-        if not torch.is_grad_enabled() or not args or not isinstance(args[0], torch.Tensor):
+        wanted = torch.is_grad_enabled() and self.due() and args
+        if not wanted or not isinstance(args[0], torch.Tensor):
             return
         x = args[0].detach()
         if self.inputs is None and x.is_floating_point():
@@ -96,7 +97,7 @@ class Recorder:
 
     def due(self):
         """Tell whether this step is recorded."""
-        return len(self.steps) < DENSE or len(self.steps) % 10 == 0
+        return len(self.steps) < DENSE or len(self.steps) % 5 == 0
 
     @torch.no_grad()
     def after_step(self, optimizer, args, kwargs):

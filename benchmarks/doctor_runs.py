@@ -21,7 +21,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY":
 PRELOADED = (
     "torch", "torch.utils.data", "torch.distributed", "torch.func", "sklearn.datasets",
     "sklearn.model_selection", "sklearn.preprocessing", "sklearn.metrics", "mlxtend.data",
-    "gymnasium", "brickyard.doctor.run", "torch.utils.checkpoint", "torch.optim.swa_utils",
+    "gymnasium", "torch._dynamo", "torch.utils.checkpoint", "torch.optim.swa_utils",
+    "brickyard.doctor.run",
 )  # fmt: skip
 
 
