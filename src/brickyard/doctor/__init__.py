@@ -26,7 +26,7 @@ finding of severity info that says so. ``--steps N`` ends the watching after N o
 reports then; the script runs on to its end. ``--strict`` gives exit code 3 when there is a finding
 of severity error, otherwise the exit code is the script's own.
 
-Not seen: what runs inside ``torch.compile`` (steps, gradients and data are), scripts in TorchScript,
+Not seen: what runs inside ``torch.compile`` (steps, gradients and data are) or in TorchScript,
 functions that a notebook imported by name from torch before the block began (clipping is found
 nevertheless), and processes that are started by other means than ``multiprocessing``.
 """

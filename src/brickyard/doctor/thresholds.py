@@ -111,3 +111,21 @@ GRAD_TIMES = 3
 SAME_OUTPUT = 1e-6
 #: Output spread over that of the targets, below which predictions have collapsed.
 COLLAPSE = 0.01
+
+# -- the ladder before training ----------------------------------------------------------------
+#: The first loss over that of an answer of zeros: networks of the usual starts lie in 0.9 to 1.3.
+FIRST_LOSS = (0.5, 3.0)
+#: Rates of Adam that are tried on one batch: one of three orders of magnitude suits most networks.
+FIT_RATES = (1e-3, 1e-2, 1e-1)
+#: A batch that is learned by heart loses most of its loss; label smoothing leaves a floor.
+FIT_FALL = 0.8
+#: Blank inputs must leave this share of what was gained: less is what chance and biases give.
+BLANK_WORSE = 0.05
+#: Two losses that differ by less are the same number, rounded.
+SAME_LOSS = 1e-6
+#: First and last rate of the sweep, and its steps.
+RATE_SWEEP = (1e-6, 1.0, 60)
+#: Largest over smallest deviation of layers' outputs, and of gradients: healthy deep networks stay
+#: within two orders of magnitude forward and three backward.
+SPREAD = 1e4
+SPREAD_BACK = 1e5

@@ -37,6 +37,7 @@ class Track:
         self.witnesses: list[torch.Tensor] = []
         self.before: list[tuple[ParamSeen, Any, Any, Any, float]] = []
         self.stale = False
+        self.closure = False
         self.signature: list[tuple[int, int]] | None = None
 
     @property
@@ -239,6 +240,7 @@ class Optimizers:
             self._describe(track, optimizer)
             self.w.forwards.name_parameters()
         track.before = []
+        track.closure = closure
         track.seen.looked += 1
         if not closure:
             order.analyse(self.w, track)
@@ -288,6 +290,8 @@ class Optimizers:
         changed, could = False, False
         with torch.no_grad():
             for seen, p, values, grad, rate in track.before:
+                if track.closure:  # its gradients came during the step
+                    self._state(seen, p)
                 now = sample(p)
                 if now.shape != values.shape:
                     continue

@@ -1,0 +1,119 @@
+"""The ladder before training: from the cheapest question to the dearest, all on copies."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from brickyard.doctor.rungs import RUNGS, Case, Rung
+
+__all__ = ["Ladder", "Rung", "preflight"]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Hold the rungs of one model, its loss and one batch.
+
+    Args:
+        rungs: in the order in which they were tried.
+    """
+
+    rungs: tuple[Rung, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Say whether no rung broke."""
+        return all(rung.passed is not False for rung in self.rungs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the rungs as plain data."""
+        rows = [{"name": r.name, "passed": r.passed, "seen": r.seen,
+                 "try": r.try_ if r.passed is False else ""} for r in self.rungs]  # fmt: skip
+        return {"holds": self.holds, "rungs": rows}
+
+    def __str__(self) -> str:
+        """Return a ladder with a rung for every question."""
+        signs = {True: "ok", False: "BROKEN", None: "--"}
+        lines = ["|      |"]
+        for rung in self.rungs:
+            lines.append(f"|{signs[rung.passed]:=^6}|  {rung.name}")
+            lines.append(f"|      |    {rung.seen}")
+            if rung.passed is False:
+                lines.append(f"|      |    try: {rung.try_}")
+        broken = [rung for rung in self.rungs if rung.passed is False]
+        if not broken:
+            return "\n".join([*lines, "", "Every rung holds."])
+        count = f"{len(broken)} of {len(self.rungs)} rungs broke"
+        return "\n".join([*lines, "", f"{count}; begin with the first: {broken[0].name}."])
+
+
+def preflight(
+    model: nn.Module,
+    loss: Callable[..., Tensor],
+    batch: tuple[Any, Any],
+    steps: int = 200,
+    seconds: float = 20.0,
+    with_inputs: bool = False,
+) -> Ladder:
+    """Ask a model, its loss and one batch whether training can work, before it starts.
+
+    Copies are asked; model, loss, batch and all random number generators are afterwards as they
+    were, bit by bit.
+
+    Args:
+        model: called with the batch's inputs.
+        loss: called with the model's output and the targets.
+        batch: inputs and targets of some samples: 8 to 64 are enough.
+        steps: of the trainings on this batch.
+        seconds: that one of these may take at the most.
+        with_inputs: call the loss with output, inputs and targets.
+
+    Raises:
+        ValueError: the batch is no pair.
+
+    Example:
+        >>> x, y = torch.randn(16, 5), torch.arange(16) % 3
+        >>> net = nn.Sequential(nn.Linear(5, 32), nn.ReLU(), nn.Linear(32, 3))
+        >>> ladder = preflight(net, nn.functional.cross_entropy, (x, y))
+        >>> [rung.name for rung in ladder.rungs if rung.passed is False]
+        []
+    """
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise ValueError(f"batch must be a pair of inputs and targets; got {type(batch).__name__}")
+    if steps < 1 or seconds <= 0:
+        raise ValueError(f"steps and seconds must be positive; got {steps} and {seconds}")
+    criterion = copy.deepcopy(loss) if isinstance(loss, nn.Module) else loss
+    call = criterion if with_inputs else lambda output, x, y: criterion(output, y)
+    case, rungs = Case(model, call, *batch, steps, seconds), list[Rung]()
+    with _undisturbed():
+        for ask in RUNGS:
+            try:
+                rungs.append(ask(case))
+            except Exception as error:
+                name = ((ask.__doc__ or ask.__name__).splitlines()[0]).rstrip(".")
+                text = str(error).splitlines()[0] if str(error) else ""
+                rungs.append(Rung(name, False, f"{type(error).__name__}: {text}",
+                                  "this batch cannot be trained on"))  # fmt: skip
+    return Ladder(tuple(rungs))
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put all random number generators and torch's modes back."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    drawn = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices), torch.enable_grad():
+        torch.manual_seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(drawn[0])
+            np.random.set_state(drawn[1])
