@@ -341,10 +341,10 @@ def test_workers_of_a_killed_run_do_not_keep_its_folder(tmp_path):
 
 
 def test_killed_at_random_moments_and_resumed():
-    """A handful here; `python benchmarks/kill_resume.py` kills 30 times for every configuration."""
+    """A handful here; `benchmarks/kill_resume.py` kills 30 times in each configuration."""
     command = [sys.executable, "benchmarks/kill_resume.py", "--kills", "4", "--seed", "7",
-               "--only", "plain", "stopping", "together"]  # fmt: skip
+               "--only", "fp16", "together"]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line for line in done.stdout.splitlines() if line.endswith("identical")]
-    assert len(rows) == 3, done.stdout
+    assert len(rows) == 2, done.stdout

@@ -123,6 +123,7 @@ class Checkpoints:
         self.retention = retention or Retention()
         #: Files that could not be read; the next save takes them out of the manifest.
         self.unreadable: set[str] = set()
+        self._best: list[Entry] | None = None  # as the manifest has them; read once
 
     def entries(self) -> Entries:
         """Return what the manifest names, by role.
@@ -178,7 +179,7 @@ class Checkpoints:
                 if milestone:
                     entries[step_role(step)] = made
             ranked = [one if isinstance(one, Entry) else self._write_scored(one)
-                      for one in self._ranked(entries, best)]  # fmt: skip
+                      for one in self._ranked(_line_of_best(entries), best)]  # fmt: skip
             entries = replaced(entries, best_role, ranked)
             write_manifest(self.folder, entries)
         except OSError as error:
@@ -188,21 +189,24 @@ class Checkpoints:
                 "the checkpoints already there are intact"
             ) from error
         self.unreadable.clear()
+        self._best = None
         self._tidy()
         self._link(
             {role: e.file for role, e in entries.items() if role in ("last", "best", "ensemble")}
         )
 
-    def _ranked(self, entries: Entries, candidates: Sequence[Scored]) -> list[Entry | Scored]:
+    def _ranked(self, best: list[Entry], candidates: Sequence[Scored]) -> list[Entry | Scored]:
         steps = {one.step for one in candidates}
-        old = [e for e in _line_of_best(entries) if e.step not in steps]
+        old = [e for e in best if e.step not in steps and e.file not in self.unreadable]
         sign = 1.0 if self.retention.mode == "min" else -1.0
         both: list[Entry | Scored] = [*old, *candidates]
         return sorted(both, key=lambda one: worth(one.value, sign, one.step))[: self.retention.best]
 
     def among_best(self, candidates: Sequence[Scored]) -> list[Scored]:
         """Return those candidates that the next save would keep."""
-        ranked = self._ranked(self._known()[0], candidates)
+        if self._best is None:
+            self._best = _line_of_best(self._known()[0])
+        ranked = self._ranked(self._best, candidates)
         return [one for one in ranked if isinstance(one, Scored)]
 
     def _write_scored(self, one: Scored) -> Entry:
