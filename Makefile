@@ -7,7 +7,7 @@ LOCK := requirements/lock.txt
 NEEDS := pyproject.toml requirements/torch.txt $(LOCK)
 RECIPE ?= recipes/mnist5k-cnn.yaml
 
-.PHONY: train test check catalog format lock clean
+.PHONY: train test check recipes catalog format lock clean
 
 train: $(VENV)/.installed ## train on real data; the last line is the path of the report
 	@$(BIN)/brickyard train $(RECIPE)
@@ -19,6 +19,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+recipes: $(VENV)/.installed ## train every recipe; fails when one misses the metric that it states
+	$(BIN)/python tools/recipes.py
 
 catalog: $(VENV)/.installed ## write catalog.json and the figures anew and check every card
 	$(BIN)/python -m brickyard.catalog
