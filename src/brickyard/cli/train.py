@@ -34,13 +34,15 @@ def prepare() -> None:
 @command(
     "train", RECIPE, OVERRIDES,
     argument("--out", metavar="DIR", help="the run folder; runs/NAME/TIME when left out"),
+    argument("--profile", type=int, default=0, metavar="N",
+             help="record N steps: a Chrome trace in the run folder, and what took the time"),
 )  # fmt: skip
-def train(recipe: str, overrides: list[str], out: str | None) -> int:
+def train(recipe: str, overrides: list[str], out: str | None, profile: int) -> int:
     """Train a recipe into a run folder and print the path of its report."""
     prepare()
     from brickyard.train import load, train
 
-    return _close(train(load(recipe, overrides), out=out))
+    return _close(train(load(recipe, overrides), out=out, profile=profile))
 
 
 @command("resume", argument("run", metavar="RUN", help="the folder of a run that was stopped"))

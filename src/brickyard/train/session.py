@@ -27,6 +27,7 @@ from brickyard.train.keeping import Keeper
 from brickyard.train.loggers import Rows, RunFacts
 from brickyard.train.loop import PHASES, Loop, State
 from brickyard.train.memory import memory_told
+from brickyard.train.profiling import TRACE, profiled
 from brickyard.train.progress import ProgressLines
 from brickyard.train.recipe import Recipe, Resolved, load, resolve
 from brickyard.train.regularizing import what_they_did
@@ -58,6 +59,7 @@ def train(
     overrides: Iterable[str] = (),
     out: str | Path | None = None,
     progress: ProgressLines | None = None,
+    profile: int = 0,
 ) -> Result:
     """Train a recipe and return the model with its best weights.
 
@@ -66,6 +68,8 @@ def train(
         overrides: such as ``"optimizer.lr=1e-3"``; for files only.
         out: the run folder; ``runs/NAME/TIME`` when left out.
         progress: who shows it; lines on standard error by default.
+        profile: steps to record into ``profile.json``, a Chrome trace in the run folder; the
+            operations that took most time are printed.
 
     Raises:
         RecipeError: the recipe is wrong.
@@ -88,11 +92,15 @@ def train(
         resolved = resolve(recipe)
     ranks = ranks_of(resolved.recipe)
     setup = build_setup(resolved, ranks)
+    watch = profiled(setup.parts, profile) if profile else None
     with run_folder(resolved.recipe.name, out, ranks) as run:
         run.write_json(ENVIRONMENT, describe_environment(resolved.root))
         run.write_text(GROUPS, setup.built.table())
         run.write_recipe(resolved.recipe.to_dict())  # last: with it, the folder is a run
-        return Session(setup, run, State(), now() - started, progress).run()
+        session = Session(setup, run, State(), now() - started, progress)
+        if watch is not None:
+            watch.path, watch.tell = run.path / TRACE, session.progress.console.print
+        return session.run()
 
 
 def resume(path: str | Path, progress: ProgressLines | None = None) -> Result:
