@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from brickyard.cli.frame import argument, command
+from brickyard.cli.train import OVERRIDES, RECIPE, prepare
 from brickyard.errors import UserError
 
 
@@ -38,3 +39,31 @@ def doctor_run(json: str | None, html: str | None, steps: int | None, strict: bo
 
     sys.stdout.flush()
     return run_script(script, list(rest), json=json, html=html, steps=steps, strict=strict)
+
+
+@command(
+    "doctor preflight", RECIPE, OVERRIDES,
+    argument("--samples", type=int, default=32, metavar="N", help="of the one batch (32)"),
+    argument("--steps", type=int, default=200, metavar="N", help="of training on it (200)"),
+    argument("--json", action="store_true", help="print JSON instead"),
+)  # fmt: skip
+def doctor_preflight(
+    recipe: str, overrides: list[str], samples: int, steps: int, json: bool
+) -> int:
+    """Ask a recipe's model, loss and first batch whether training can work, before it starts."""
+    if samples < 2 or steps < 1:
+        raise UserError(f"--samples must be 2 or more and --steps 1; got {samples} and {steps}")
+    prepare()
+    from brickyard.doctor import preflight
+    from brickyard.train import load
+    from brickyard.train.looking import first_batch
+
+    model, loss, batch = first_batch(load(recipe, overrides), samples)
+    found = preflight(model, loss, batch, steps, with_inputs=True)
+    if json:
+        from json import dumps
+
+        print(dumps(found.to_dict(), indent=1))
+    else:
+        print(found)
+    return 0 if found.holds else 1

@@ -4,6 +4,9 @@
 a script as it is; ``with watch() as doctor:`` watches a block, and ``doctor.report()`` says what
 was seen. Nothing is changed: losses and weights are bit-identical with and without it.
 
+``preflight(model, loss, batch)``, or ``brickyard doctor preflight RECIPE``, asks before training,
+on copies, whether it can work: the rungs of a ladder, the cheapest first.
+
 What is watched: modules, optimizers, backward passes, losses, data loaders, schedulers, loss
 scaling, clipping, and processes started by ``multiprocessing``. Every step is counted; the first
 four are looked at closely, two at 8, 24, 72 ..., and those after the first evaluations. The first
@@ -38,9 +41,10 @@ from typing import TYPE_CHECKING, Any
 from brickyard.doctor.finding import Finding, Report
 
 if TYPE_CHECKING:
+    from brickyard.doctor.ladder import Ladder, preflight
     from brickyard.doctor.watching import watch
 
-__all__ = ["Finding", "Report", "watch"]
+__all__ = ["Finding", "Ladder", "Report", "preflight", "watch"]
 
 
 def __getattr__(name: str) -> Any:
@@ -49,4 +53,8 @@ def __getattr__(name: str) -> Any:
         from brickyard.doctor.watching import watch
 
         return watch
+    if name in ("Ladder", "preflight"):
+        from brickyard.doctor import ladder
+
+        return getattr(ladder, name)
     raise AttributeError(f"module 'brickyard.doctor' has no attribute {name!r}; it has {__all__}")

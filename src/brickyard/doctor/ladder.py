@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brickyard.doctor.rungs import RUNGS, Case, Rung
+from brickyard.doctor.case import Case, Rung
+from brickyard.doctor.rungs import RUNGS
 
 __all__ = ["Ladder", "Rung", "preflight"]
 

@@ -6,11 +6,8 @@ held, what was seen, and what to do.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -18,101 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from brickyard.doctor import thresholds as T
+from brickyard.doctor.case import Case, Rung, change_floats, change_tensors, drawn_sum
+from brickyard.doctor.case import leaf as source_of
 from brickyard.doctor.observe.tensors import first_tensor
 
-__all__ = ["RUNGS", "Case", "Rung"]
-
-
-@dataclass(frozen=True)
-class Rung:
-    """Hold what one question gave.
-
-    Args:
-        name: of the question.
-        passed: whether it held; None when it does not apply here.
-        seen: the evidence, in numbers.
-        try_: what to change when it did not hold.
-    """
-
-    name: str
-    passed: bool | None
-    seen: str
-    try_: str = ""
-
-
-class Case:
-    """Hold what the questions are about.
-
-    Args:
-        model: the network; never changed.
-        loss: called with output, inputs and targets.
-        x: inputs of one batch.
-        y: targets.
-        steps: of the trainings on a copy.
-        seconds: that one training may take at the most; then it ends earlier, and says so.
-    """
-
-    def __init__(self, model: nn.Module, loss: Callable[[Any, Any, Any], Tensor], x: Any, y: Any,
-                 steps: int, seconds: float) -> None:  # fmt: skip
-        self.model, self._loss, self._x, self._y = model, loss, x, y
-        self.steps, self.seconds = steps, seconds
-        self.fits: dict[str, tuple[float, float, int, float]] = {}
-
-    @property
-    def x(self) -> Any:
-        """Return the inputs, fresh."""
-        return _cloned(self._x)
-
-    @property
-    def y(self) -> Any:
-        """Return the targets, fresh."""
-        return _cloned(self._y)
-
-    def copy(self, training: bool) -> nn.Module:
-        """Return a copy of the model in one mode, without gradients."""
-        made = copy.deepcopy(self.model).train(training)
-        for p in made.parameters():
-            p.grad = None
-        return made
-
-    def loss(self, output: Any, x: Any, y: Any) -> Tensor:
-        """Return the loss of an output; never the module that training will use."""
-        return self._loss(output, x, y)
-
-    def fit(self, x: Any, rate: float) -> tuple[float, float, int]:
-        """Train a copy on one batch; return first loss, last loss and the steps taken.
-
-        Dropout is off: a network that cannot learn a batch without noise will not with it.
-
-        Args:
-            x: the inputs.
-            rate: of Adam.
-        """
-        model = self.copy(True)
-        for module in model.modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd):
-                module.p = 0.0
-        params = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(params, lr=rate)
-        first, last, taken, start = math.nan, math.nan, 0, perf_counter()
-        for taken in range(1, self.steps + 1):
-            optimizer.zero_grad()
-            value = self.loss(model(_cloned(x)), _cloned(x), self.y)
-            last = float(value.detach())
-            first = last if taken == 1 else first
-            if not math.isfinite(last) or perf_counter() - start > self.seconds:
-                break
-            value.backward()
-            optimizer.step()
-        return first, last, taken
-
-
-def _cloned(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {k: _cloned(v) for k, v in value.items()}
-    return type(value)(map(_cloned, value)) if isinstance(value, list | tuple) else value
+__all__ = ["RUNGS"]
 
 
 # --- Training on one batch ------------------------------------------------------------------------
@@ -124,14 +31,14 @@ def initial_loss(case: Case) -> Rung:
     with torch.no_grad():
         output = case.copy(True)(case.x)
         found = float(case.loss(output, case.x, case.y))
-        blank = _map_floats(output, torch.zeros_like)
+        blank = change_floats(output, torch.zeros_like)
         try:
             wanted = float(case.loss(blank, case.x, case.y))
         except (RuntimeError, ValueError, TypeError):
             wanted = math.nan
     if not math.isfinite(found):
-        return Rung(name, False, f"the loss of the first batch is {found}",
-                    "look at inputs and targets for non-finite numbers, then at the loss")  # fmt: skip
+        then = "look at inputs and targets for non-finite numbers, then at the loss"
+        return Rung(name, False, f"the loss of the first batch is {found}", then)
     if not math.isfinite(wanted) or wanted <= 0:
         return Rung(name, None, f"{found:.4g}; there is no figure to compare with")
     share = found / wanted
@@ -161,7 +68,7 @@ def _entropy(output: Any, y: Any) -> str:
 def one_batch(case: Case) -> Rung:
     """Train on one batch until its loss is near nothing."""
     name = "one batch can be learned by heart"
-    best = min((case.fit(case.x, rate) + (rate,) for rate in T.FIT_RATES),
+    best = min(((*case.fit(case.x, rate), rate) for rate in T.FIT_RATES),
                key=lambda fit: fit[1] if math.isfinite(fit[1]) else math.inf)  # fmt: skip
     first, last, taken, rate = best
     case.fits["real"] = best
@@ -181,8 +88,8 @@ def inputs_matter(case: Case) -> Rung:
     name = "without its inputs it learns less"
     if "real" not in case.fits:
         one_batch(case)
-    first, last, taken, rate = case.fits["real"]
-    blank = _map_tensors(case.x, torch.zeros_like)
+    first, last, _, rate = case.fits["real"]
+    blank = change_tensors(case.x, torch.zeros_like)
     try:
         _, alone, _ = case.fit(blank, rate)
     except (RuntimeError, IndexError, ValueError) as error:
@@ -257,8 +164,8 @@ def gradients_arrive(case: Case) -> Rung:
     model = case.copy(True)
     value = case.loss(model(case.x), case.x, case.y)
     if value.grad_fn is None:
-        return Rung(name, False, "the loss has no graph behind it: nothing can be trained",
-                    "a detach(), .item(), .data or no_grad() stands between model and loss")  # fmt: skip
+        then = "a detach(), .item(), .data or no_grad() stands between model and loss"
+        return Rung(name, False, "the loss has no graph behind it: nothing can be trained", then)
     value.backward()
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     kinds = {
@@ -280,14 +187,14 @@ def gradients_arrive(case: Case) -> Rung:
 def samples_apart(case: Case) -> Rung:
     """Ask whether one sample's output depends on another sample, in evaluation mode."""
     name = "samples do not see each other"
-    with _leaf(case) as (model, x, leaf):
+    with source_of(case) as (model, x, leaf):
         output = first_tensor(model(x))
         source = leaf()
         if output is None or source is None or output.ndim < 1 or len(source) < 2:
             return Rung(name, None, "inputs and outputs are not batches of tensors")
         if len(output) != len(source):
             return Rung(name, None, f"{len(source)} inputs give {len(output)} outputs")
-        (grad,) = torch.autograd.grad(_drawn_sum(output[0]), source, allow_unused=True)
+        (grad,) = torch.autograd.grad(drawn_sum(output[0]), source, allow_unused=True)
     if grad is None:
         return Rung(name, None, "the output does not depend on the inputs by gradients")
     own, others = float(grad[0].abs().max()), float(grad[1:].abs().max())
@@ -309,14 +216,14 @@ def future_hidden(case: Case) -> Rung:
     )  # fmt: skip
     if not shifted:
         return Rung(name, None, "targets are not the next tokens of the inputs")
-    with _leaf(case) as (model, tokens, leaf):
+    with source_of(case) as (model, tokens, leaf):
         output, source = first_tensor(model(tokens)), leaf()
         if output is None or source is None or output.ndim < 3 or source.ndim < 3:
             return Rung(name, None, "no embedding or no score for each token was found")
         middle = source.shape[1] // 2
         along = output.shape.index(source.shape[1], 1)
         (grad,) = torch.autograd.grad(
-            _drawn_sum(output.select(along, middle)), source, allow_unused=True
+            drawn_sum(output.select(along, middle)), source, allow_unused=True
         )
     if grad is None:
         return Rung(name, None, "scores do not depend on the embedding by gradients")
@@ -369,53 +276,6 @@ def _noting(sizes: dict[str, float], path: str) -> Callable[..., None]:
             sizes[path] = float(output.detach().float().std())
 
     return note
-
-
-@contextmanager
-def _leaf(case: Case) -> Iterator[tuple[nn.Module, Any, Callable[[], Tensor | None]]]:
-    """Give a model in evaluation mode, inputs, and what to differentiate by after the call.
-
-    That is the inputs themselves, or what the first embedding made of whole numbers.
-    """
-    model, x = case.copy(False), case.x
-    given = first_tensor(x)
-    if isinstance(given, Tensor) and given.is_floating_point():
-        leaf = given.requires_grad_()
-        yield model, x, lambda: leaf
-        return
-    found: list[Tensor] = []
-
-    def keep(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        made = output.detach().requires_grad_() if not found else output
-        found.append(made)
-        return made
-
-    first = next((m for m in model.modules() if isinstance(m, nn.Embedding)), None)
-    handle = None if first is None else first.register_forward_hook(keep)
-    try:
-        yield model, x, lambda: found[0] if found else None
-    finally:
-        if handle is not None:
-            handle.remove()
-
-
-def _drawn_sum(values: Tensor) -> Tensor:
-    """Return a sum with random weights: a plain one is constant for a softmax or a norm."""
-    return (values * torch.randn_like(values)).sum()
-
-
-def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {k: _map_tensors(v, change) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_map_tensors(v, change) for v in value)
-    return value
-
-
-def _map_floats(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    return _map_tensors(value, lambda t: change(t) if t.is_floating_point() else t)
 
 
 #: From the cheapest question to the dearest.
