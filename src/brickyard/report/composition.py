@@ -67,7 +67,12 @@ def _sizes(data: Mapping[str, Any], kinds: str) -> str:
     if not train:
         return ""
     held = f" and {count(val)} to validate" if val else ""
-    return f" ({count(train)} samples{held}{kinds})"
+    return f" ({count(train)} {_unit(data)}{held}{kinds})"
+
+
+def _unit(data: Mapping[str, Any]) -> str:
+    facts = data.get("facts")
+    return "episodes" if isinstance(facts, Mapping) and "environment" in facts else "samples"
 
 
 def brick_name(component: Any) -> str:
@@ -205,7 +210,8 @@ def data_rows(f: Facts) -> list[tuple[str, str]]:
     """Return what is known of the data."""
     data = f.part("data")
     rows = []
-    for key, name in (("train", "Training samples"), ("val", "Validation samples")):
+    unit = _unit(data)
+    for key, name in (("train", f"Training {unit}"), ("val", f"Validation {unit}")):
         value = finite(data.get(key))
         if value is not None:
             rows.append((name, count(value)))

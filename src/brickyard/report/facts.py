@@ -291,6 +291,15 @@ class Facts:
         told = finite(final.get(self.monitor)) if isinstance(final, Mapping) else None
         return math.nan if told is None else told
 
+    @property
+    def loss_counts(self) -> bool:
+        """Say whether the loss tells how good the model is.
+
+        That of one player of a game, or of the episodes that an agent plays, does not: nobody
+        measures it on held-out data.
+        """
+        return not self.evaluations or ("val", "loss") in self.history.series
+
     # -- what went with it ----------------------------------------------------------------------
 
     @property

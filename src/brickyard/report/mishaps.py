@@ -33,7 +33,7 @@ def diverged(f: Facts) -> Verdict | None:
         evidence.append(f"{count(bad.sum())} of {plural(len(loss), 'training row')} not finite.")
     elif ends_broken(f.history.get("val", "loss")):
         sentence = "the validation loss is no longer a finite number."
-    elif (rise := _rise(loss)) is not None:
+    elif f.loss_counts and (rise := _rise(loss)) is not None:
         start, low, end = rise
         sentence = f"the training loss rose to {number(end)}; it began at {number(start)}."
         evidence.append(f"Its lowest on the way was {number(low)}.")

@@ -76,7 +76,7 @@ def not_learning(f: Facts) -> Verdict | None:
 
 def overfit(f: Facts) -> Verdict | None:
     """Speak when the monitored value got worse after its best while training went on improving."""
-    if not _got_worse(f):
+    if not (_got_worse(f) and f.loss_counts):
         return None
     fell = _training_fall(f, f.best_epoch)
     train, val = f.train_at("loss", f.history.last_epoch), f.val_loss_at_best
@@ -116,10 +116,11 @@ def worsened(f: Facts) -> Verdict | None:
         return None
     before, after = f.train_at("loss", f.best_epoch), f.train_at("loss", f.history.last_epoch)
     path = f"Training loss over the same epochs: {number(before)} to {number(after)}."
+    known = f.loss_counts and not math.isnan(before + after)
+    also = ", and training did not improve either." if f.loss_counts else "."
     return Verdict(
-        "worsened", "warn", "Got worse",
-        f"{_worsening(f)}, and training did not improve either.",
-        told([path if not math.isnan(before + after) else "", chance(f)]),
+        "worsened", "warn", "Got worse", f"{_worsening(f)}{also}",
+        told([path if known else "", chance(f)]),
         "Let the learning rate fall towards zero at the end: what was reached is not held.",
     )  # fmt: skip
 

@@ -146,9 +146,14 @@ def check_image(image: Any, input_shape: tuple[int, ...]) -> None:
         )
 
 
-def fingerprint(*splits: Split) -> str:
-    """Return a hash of all samples and targets, to notice that data changed before a resume."""
-    digest = hashlib.blake2b(digest_size=16)
+def fingerprint(*splits: Split, name: str = "") -> str:
+    """Return a hash of all samples and targets, to notice that data changed before a resume.
+
+    Args:
+        splits: their tensors count.
+        name: what else decides the data.
+    """
+    digest = hashlib.blake2b(name.encode(), digest_size=16)
     for split in splits:
         for tensor in (split.x, split.y):
             if tensor is not None:

@@ -74,6 +74,6 @@ def gymnasium(
     train, test = (Split(torch.tensor(s), torch.tensor(s)) for s in (seeds, held))
     facts = {
         "source": f"gymnasium, {id}", "environment": game.to_dict(),
-        "split": "episodes of other seeds", "fingerprint": fingerprint(train, test) + f" {game}",
+        "split": "episodes of other seeds", "fingerprint": fingerprint(train, test, name=f"{game}"),
     }  # fmt: skip
     return Data(id, "environment", train, test, (features,), actions, facts=facts)
