@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 if TYPE_CHECKING:
     from brickyard.train.loop import Loop
@@ -37,8 +38,9 @@ class ProgressLines:
         if self.console.is_terminal:
             # No refresh thread: on few cores it would take time from training.
             self._bar = Progress(
-                BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total} steps"),
-                TextColumn("{task.description}"), TimeRemainingColumn(),
+                BarColumn(bar_width=max(6, min(24, self.console.width - 66))),
+                TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(),
+                TextColumn("{task.description}", table_column=Column(no_wrap=True)),
                 console=self.console, auto_refresh=False, transient=True,
             )  # fmt: skip
             self._bar.add_task("", total=total, completed=step)
@@ -54,16 +56,15 @@ class ProgressLines:
         """Remember the training figures and move the bar."""
         self._train = values
         if self._bar is not None and monotonic() - self._shown > _REFRESH_SECONDS:
-            text = f"loss {values['loss']:.4f}  rate {values['lr']:.2e}"
+            text = f"loss {values['loss']:.4f}  lr {values['lr']:.1e}  {self._speed(loop):,.0f}/s"
             self._bar.update(self._bar.task_ids[0], completed=loop.state.step, description=text)
             self._bar.refresh()
             self._shown = monotonic()
 
     def evaluated(self, loop: Loop, values: dict[str, float], best: bool) -> None:
         """Print the evaluation's line."""
-        then, step = self._mark
+        rate = self._speed(loop)
         self._mark = (monotonic(), loop.state.step)
-        rate = (loop.state.step - step) * self.batch_size / max(self._mark[0] - then, 1e-9)
         epochs = loop.parts.total / loop.parts.epoch_steps
         shown = "  ".join(f"val {k} {v:.4f}" for k, v in values.items())
         known = {"loss": self._train["loss"]} if self._train else {}
@@ -74,6 +75,11 @@ class ProgressLines:
             f"{rate:,.0f} samples/s{'  *' if best else ''}",
             soft_wrap=True,
         )
+
+    def _speed(self, loop: Loop) -> float:
+        """Return the samples a second since the last evaluation."""
+        then, step = self._mark
+        return (loop.state.step - step) * self.batch_size / max(monotonic() - then, 1e-9)
 
     def boundary(self, loop: Loop) -> None:
         """Do nothing: the bar moves with the training rows."""
