@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -31,7 +32,8 @@ def recompute_layers(model: nn.Module, patterns: str | Sequence[str]) -> list[st
     Args:
         model: the network.
         patterns: of module names, such as ``"body.*"``; of nested matches the outermost counts.
-            ``"auto"`` takes the children of the model's largest chain of layers.
+                ``"auto"`` takes the model's largest chain of layers: block by block, or a chain of
+            n plain layers in sqrt(n) pieces.
 
     Returns:
         The names of the layers.
@@ -42,11 +44,15 @@ def recompute_layers(model: nn.Module, patterns: str | Sequence[str]) -> list[st
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
         >>> recompute_layers(net, "auto")
-        ['0', '1']
+        ['']
     """
     named = {name: module for name, module in model.named_modules() if name}
     if patterns == "auto":
-        names = _chain(model)
+        chain, names = _chain(model)
+        if not names:
+            module = named.get(chain, model)
+            module.forward = types.MethodType(_in_pieces, module)
+            return [chain]
     else:
         many = [patterns] if isinstance(patterns, str) else list(patterns)
         for one in many:
@@ -62,8 +68,8 @@ def recompute_layers(model: nn.Module, patterns: str | Sequence[str]) -> list[st
     return outermost
 
 
-def _chain(model: nn.Module) -> list[str]:
-    """Return the names of the children of the chain of layers with the most weights."""
+def _chain(model: nn.Module) -> tuple[str, list[str]]:
+    """Return the chain with the most weights, and the names of its blocks; none if it has none."""
     chains = [
         (sum(p.numel() for p in module.parameters()), name, module)
         for name, module in model.named_modules()
@@ -75,7 +81,20 @@ def _chain(model: nn.Module) -> list[str]:
             "auto; give name patterns"
         )
     _, name, chain = max(chains, key=lambda one: one[0])
-    return [f"{name}.{child}" if name else child for child, _ in chain.named_children()]
+    children = dict(chain.named_children())
+    blocks = sum(1 for child in children.values() if list(child.children()))
+    if isinstance(chain, nn.Sequential) and 2 * blocks < len(children):
+        return name, []
+    return name, [f"{name}.{child}" if name else child for child in children]
+
+
+def _in_pieces(self: nn.Sequential, x: Any) -> Any:
+    """Be the forward pass of a chain that keeps the inputs of some pieces only."""
+    count = math.isqrt(len(self))
+    size = -(-len(self) // count)
+    for start in range(0, len(self), size):
+        x = _recomputed(self[start : start + size].train(self.training), x)
+    return x
 
 
 def _recomputed(self: nn.Module, *given: Any, **named: Any) -> Any:
@@ -92,15 +111,19 @@ def _recomputed(self: nn.Module, *given: Any, **named: Any) -> Any:
 
 @contextmanager
 def _statistics_rest(module: nn.Module) -> Iterator[None]:
-    """Keep batch norms from counting a batch twice."""
-    norms = [m for m in module.modules() if isinstance(m, _BATCH_NORMS) and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    """Keep batch norms from counting a batch twice: they count on copies of their statistics."""
+    kept = [
+        (m._buffers, name, t)
+        for m in module.modules() if isinstance(m, _BATCH_NORMS)
+        for name, t in m._buffers.items() if t is not None
+    ]  # fmt: skip
+    for buffers, name, t in kept:
+        buffers[name] = t.clone()
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for buffers, name, t in kept:
+            buffers[name] = t
 
 
 def compile_model(given: bool | Mapping[str, Any], parts: Parts, data: Data) -> None:

@@ -340,7 +340,7 @@ class Recipe(BaseModel):
             elif isinstance(value, Groups | Keep):
                 value = value.model_dump()
             elif isinstance(value, list):
-                value = [one.to_dict() for one in value]
+                value = [one.to_dict() if isinstance(one, Component) else one for one in value]
             plain[field] = _plain(value)
         return plain
 
