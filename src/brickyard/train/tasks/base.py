@@ -27,7 +27,8 @@ class Task:
     it is built with its options and, where the signature has them, ``data`` and ``loss``, the
     loss's card.
 
-    ``check``, ``build`` and ``begin`` come before training. In a training step the loop calls, in
+    ``check``, ``build``, ``views`` (what becomes of the augmentation), ``batches`` and ``begin``
+    come before training. In a training step the loop calls, in
     this order: ``prepare``; for every batch ``forward`` and ``loss``; after the optimizer's step
     ``stepped``. Evaluation calls ``evaluating``, then for every batch ``forward``, ``loss`` and
     ``scored``; the report ``inspect`` and ``show``.
