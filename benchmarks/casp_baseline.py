@@ -5,7 +5,17 @@ validation rows; its trees do not care about logarithms and standardisation. "de
 installed; "tuned" has the best of a small grid, chosen on a fifth of the training rows. The
 network's choice of the best epoch looks at the validation rows, which favours it a little.
 
-`python benchmarks/casp_baseline.py [--no-network]`
+`python benchmarks/casp_baseline.py [--no-network]` (scikit-learn 1.9.1, torch 2.13.0, 1 thread,
+seed 0):
+
+    36,584 rows to train on, 9,146 to validate
+    r2 -0.0000   RMSE 6.136 A        0 CPU s   mean of the training rows
+    r2 0.5627    RMSE 4.058 A        1 CPU s   trees, defaults
+    r2 0.6750    RMSE 3.498 A       81 CPU s   trees, tuned: rate 0.05, 255 leaves, no l2
+    r2 0.5955    RMSE 3.903 A       49 CPU s   casp-mlp
+
+The network beats the trees as they are installed; trees that are allowed to grow beat the network
+by a wide margin, at the price of a grid.
 """
 
 import itertools
