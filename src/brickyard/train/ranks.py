@@ -134,6 +134,7 @@ class Ranks:
             "adversarial training": parts.adversary is not None,
             f"{setup.recipe.optimizer.label}'s estimate of the curvature": bool(parts.curvature),
             "an optimizer that asks for gradients by itself": needs_closure(parts.optimizer),
+            "precision: fp16, with fsdp": cut and parts.scaler is not None,
             "a penalty on the weights, with fsdp": cut and bool(parts.penalties),
             "a constraint on the weights, with fsdp": cut and bool(parts.constraints),
             "swa, with fsdp": cut and getattr(parts.average, "recalibrates", False),

@@ -79,15 +79,8 @@ def build_setup(resolved: Resolved, ranks: Ranks | None = None) -> Setup:
     data = build_data(resolved)
     loss_card = None if recipe.loss.target else catalog.get(recipe.loss.name, "loss")
     task = task_for(recipe, data, loss_card)
-    with place("model"):
-        model = task.build(partial(make, recipe.model, "model"), data).to(device)
     precision = build_precision(recipe)
-    precision.store(model)
-    if recipe.checkpoint_layers is not None:
-        with place("checkpoint_layers"):
-            recompute_layers(model, recipe.checkpoint_layers)
-    if recipe.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model = _model(recipe, data, task, precision, device)
     model = model if ranks is None else ranks.shard(model)
     with place("loss"):
         loss = make(recipe.loss, "loss")
@@ -137,6 +130,21 @@ def build_setup(resolved: Resolved, ranks: Ranks | None = None) -> Setup:
     if ranks is not None:
         ranks.join(setup)
     return setup
+
+
+def _model(
+    recipe: Recipe, data: Data, task: Task, precision: Precision, device: torch.device
+) -> nn.Module:
+    """Return the recipe's network as it is trained: its numbers, its layout, what it recomputes."""
+    with place("model"):
+        model = task.build(partial(make, recipe.model, "model"), data).to(device)
+    precision.store(model)
+    if recipe.checkpoint_layers is not None:
+        with place("checkpoint_layers"):
+            recompute_layers(model, recipe.checkpoint_layers)
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return model
 
 
 def pick_device(name: str) -> torch.device:
