@@ -7,6 +7,7 @@
 ``metrics.jsonl``      one object a line: ``step``, ``epoch``, ``split`` (train or val), metrics
 ``checkpoints/``       ``last.pt``, ``best.pt`` and ``manifest.json`` with their checksums
 ``evaluation.npz``     targets, predictions and worst samples of the best weights on validation data
+``findings.json``      what the doctor found in the first steps: `brickyard doctor`'s JSON report
 ``summary.json``       final and best metrics, durations, exit reason, model, data
 ``report.html``        the page
 ``export/``            the best weights for use elsewhere, with a model card: `brickyard export`
@@ -36,6 +37,7 @@ GROUPS = "groups.txt"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 EVALUATION = "evaluation.npz"
+FINDINGS = "findings.json"
 SUMMARY = "summary.json"
 REPORT = "report.html"
 
@@ -187,7 +189,7 @@ class RunFolder:
             file.write(text)
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        """Write ``environment.json`` or ``summary.json``."""
+        """Write ``environment.json``, ``findings.json`` or ``summary.json``."""
         with atomic_write(self.path / name) as file:
             json.dump(to_json(value), file, indent=1)
             file.write("\n")
@@ -199,6 +201,10 @@ class RunFolder:
     def summary(self) -> dict[str, Any]:
         """Return the summary; empty while the run has not ended."""
         return self._json(SUMMARY)
+
+    def findings(self) -> dict[str, Any]:
+        """Return the doctor's report; empty if the run was not watched."""
+        return self._json(FINDINGS)
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name

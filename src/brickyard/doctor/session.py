@@ -22,14 +22,16 @@ class Session:
         steps: stop watching after so many optimizer steps; None watches to the end.
         on_limit: gets the report when that limit is reached.
         folder: where children of an outer session leave their findings; empty for one's own.
+        light: leave processes that the watched one starts alone.
     """
 
     def __init__(
         self, steps: int | None = None, on_limit: Callable[[Report], None] | None = None,
-        folder: str = "",
+        folder: str = "", light: bool = False,
     ) -> None:  # fmt: skip
         self.steps = steps
         self.on_limit = on_limit
+        self.light = light
         self.limited = False
         self.watcher: Watcher | None = None
         self.children = Children(folder)
@@ -43,7 +45,8 @@ class Session:
     def open(self) -> None:
         """Begin: at once when torch is imported, otherwise as soon as it is."""
         self._begun = perf_counter()
-        self.children.open()
+        if not self.light:
+            self.children.open()
         if "torch" in sys.modules:
             self._start()
         else:

@@ -147,6 +147,7 @@ def findings(f: Facts) -> list[dict[str, str]]:
         severity = str(one.get("severity", "info")).lower()
         texts = {k: composition.plain(one[k]) if one.get(k) else ""
                  for k in ("check", "where", "evidence", "why", "try")}  # fmt: skip
-        found.append({**texts, "next": texts["try"], "severity": severity,
+        place = f"{one['file']}:{one.get('line', 0)}" if one.get("file") else ""
+        found.append({**texts, "next": texts["try"], "severity": severity, "place": place,
                       "tone": _SEVERITIES.get(severity, "none")})  # fmt: skip
     return sorted(found, key=lambda x: order.index(x["severity"]) if x["severity"] in order else 9)

@@ -34,6 +34,7 @@ from brickyard.train.regularizing import what_they_did
 from brickyard.train.setup import Setup, build_setup
 from brickyard.train.snapshot import join, restore
 from brickyard.train.together import explained, leave, open_folder, ranks_of, run_folder
+from brickyard.train.watching import Watching
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,7 @@ class Session:
         metrics = MetricsWriter(run, keep_until=state.step)
         self.writer = Rows(metrics, [] if quiet else setup.loggers, facts, self.warn)
         self.keeper = Keeper(setup, run, state, self.writer, self.warn)
+        self.doctor = Watching(setup, run, state, self._tell)
         self.last: dict[str, dict[str, float]] = {}
         for row in run.metrics():  # of the part before a resume
             values = {k: v for k, v in row.items() if k not in ("step", "epoch", "split")}
@@ -182,6 +184,9 @@ class Session:
     def warn(self, text: str) -> None:
         """Tell the user something that does not end the run."""
         self.progress.console.print(f"warning: {text}")
+
+    def _tell(self, text: str) -> None:
+        self.progress.console.print(text, markup=False, soft_wrap=True)
 
     def logged(self, loop: Loop, values: dict[str, float]) -> None:
         self.last["train"] = {**self.last.get("train", {}), **values}
@@ -235,7 +240,7 @@ class Session:
         self.progress.start(self.setup.parts.total, self.state.step)
         try:
             told = memory_told(self.setup, self.state)
-            with told, explaining_deaths(), _stop_on_signals(loop):
+            with told, explaining_deaths(), _stop_on_signals(loop), self.doctor.watched():
                 return loop.run()
         finally:
             self.progress.stop()
@@ -327,7 +332,7 @@ class Session:
                 "facts": data.facts,
             },
             "groups": setup.built.told,
-            "findings": setup.findings,
+            "findings": self.doctor.findings,
         }  # fmt: skip
 
 

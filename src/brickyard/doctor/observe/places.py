@@ -40,7 +40,10 @@ def _level(file: str) -> int:
 
 def user_frame(skip: int = 1) -> FrameType | None:
     """Return the innermost frame of the user's code; of a package's when there is none."""
-    frame: FrameType | None = sys._getframe(skip)
+    try:
+        frame: FrameType | None = sys._getframe(skip)
+    except ValueError:  # called from the top
+        return None
     fallback = None
     while frame is not None:
         level = _level(frame.f_code.co_filename)

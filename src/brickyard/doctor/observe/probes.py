@@ -58,6 +58,7 @@ class Probes:
 
     def __init__(self, watcher: Watcher) -> None:
         self.w = watcher
+        self.asks = True  # copies of models may be called
         self.before: weakref.WeakKeyDictionary[nn.Module, list[torch.Tensor]]
         self.before = weakref.WeakKeyDictionary()
 
@@ -67,6 +68,8 @@ class Probes:
 
     def stepped(self, calls: list[Call]) -> None:
         """Ask what can be asked after a step."""
+        if not self.asks:
+            return
         step = self.w.seen.step
         done: set[int] = set()
         for call in calls:

@@ -256,6 +256,7 @@ class Recipe(BaseModel):
         loggers: where rows go besides ``metrics.jsonl``, such as ``[tensorboard, csv_log]``.
         log_every: steps between the training rows.
         telemetry: write the ratio of steps to weights into the training rows, too.
+        doctor: look at the first steps closely, and tell what is wrong in them.
         workers: processes that load data sets which do not fit in memory.
         prefetch: batches made ahead, by each worker, or by a thread where there are augmentations
             and a core has nothing else to do; 0 for none.
@@ -309,6 +310,7 @@ class Recipe(BaseModel):
     loggers: Many = Field(default_factory=list)
     log_every: int = Field(10, ge=1)
     telemetry: bool = False
+    doctor: bool = True
     workers: int = Field(0, ge=0)
     prefetch: int = Field(2, ge=0)
     on_error: Literal["stop", "skip"] = "stop"
