@@ -261,6 +261,7 @@ def test_without_exploring_the_best_action_is_taken():
 
 AGENT_REFUSED = {
     "bf16": (POLICY, {"precision": "bf16"}, "precision: policy plays"),
+    "compile": (AGENT, {"compile": True}, "compile: dqn calls the network"),
     "augmentation": (POLICY, {"augmentation": ["cutout"]}, "samples of policy are seeds"),
     "adversary": (POLICY, {"regularizers": ["fgsm"]}, "adversarial training changes samples"),
     "snapshots": (AGENT, {"regularizers": ["snapshot_ensemble"]}, "mean of several agents"),

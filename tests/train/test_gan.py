@@ -128,6 +128,7 @@ def test_rows_tell_of_the_critic_and_no_loss_of_held_out_data(tmp_path):
 GAN_REFUSED = {
     "accumulate": ({"accumulate": 2}, "accumulate: gan trains two networks in turn"),
     "bf16": ({"precision": "bf16"}, "precision: gan .* fp32"),
+    "compile": ({"compile": True}, "compile: gan .* torch.compile cannot"),
     "pgd": ({"regularizers": ["fgsm"]}, "adversarial training changes samples"),
     "snapshots": ({"regularizers": ["snapshot_ensemble"]}, "mean of several generators"),
     "sophia": ({"optimizer": "sophia_g"}, "optimizer: gan cannot train with sophia_g"),

@@ -37,6 +37,8 @@ class Episodes(Task):
         refuse(
             recipe,
             precision=f"{self.name} plays with the weights in fp32, and the step must use the same",
+            compile=f"{self.name} calls the network with another number of states each time, and "
+            "compiling it anew takes longer than the call",
             augmentation=f"the samples of {self.name} are seeds of episodes, and nothing changes "
             "them but another seed",
         )

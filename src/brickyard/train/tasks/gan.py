@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from brickyard.catalog import Card, brick
 from brickyard.errors import RecipeError
@@ -111,7 +110,7 @@ class GAN(Task):
                 raise ValueError(f"{name} must be 1 or more; got {value}")
         self.window, self.latent = critic_steps, latent
         self.critic_optimizer = critic_optimizer
-        self.penalty = None if penalty is None else _penalty(penalty)
+        self.penalty: Any = None if penalty is None else _penalty(penalty)
         self.image = tuple(data.facts.get("image", ()))
         self._noise = torch.Generator().manual_seed(_EVALUATION)
         self._losses: list[Tensor | float] = []
@@ -128,7 +127,11 @@ class GAN(Task):
                 f"accumulate: {who}, and a step of the generator has the last batch of "
                 f"critic_steps; leave accumulate out, and take a larger batch_size"
             )
-        refuse(recipe, precision=f"{who}, and the critic's steps run in fp32")
+        refuse(
+            recipe,
+            precision=f"{who}, and the critic's steps run in fp32",
+            compile=f"{who} and differentiates the critic twice, which torch.compile cannot",
+        )
         for at, optimizer in (("optimizer", recipe.optimizer.to_dict()),
                               ("task.critic_optimizer", self.critic_optimizer)):  # fmt: skip
             _check_optimizer(at, optimizer)
@@ -170,7 +173,7 @@ class GAN(Task):
             )
         self.game, self.critic = loss, model.critic
         built = build_inner_optimizer(self.critic_optimizer, model.critic)
-        self.optimizer: Optimizer = built.optimizer
+        self.optimizer: Any = built.optimizer
         self.scheduler: Schedules | None = bind_schedules(
             built, total * self.window, epoch * self.window
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from brickyard.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ __all__ = ["refuse", "refuse_regularizers"]
 _UNUSED = {
     "precision": ("fp32", "take precision: fp32"),
     "augmentation": ([], "leave augmentation out"),
-    "workers": (0, "take workers: 0"),
+    "compile": (False, "leave compile out"),
 }
 
 
@@ -29,6 +31,12 @@ def refuse(recipe: Recipe, **reasons: str) -> None:
     Raises:
         RecipeError: the recipe uses one of them.
     """
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if together and torch.distributed.get_world_size() > 1:
+        raise RecipeError(
+            "task: GANs and agents have a part of their state in the task, which processes do not "
+            "share; start one process, without torchrun"
+        )
     for field, why in reasons.items():
         unused, instead = _UNUSED[field]
         given = getattr(recipe, field)
