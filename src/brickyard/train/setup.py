@@ -27,6 +27,7 @@ from brickyard.train.loggers import Logger, build_loggers
 from brickyard.train.loop import Parts
 from brickyard.train.make import make, place, target_of
 from brickyard.train.optimization import Built, build_optimizer
+from brickyard.train.precision import Precision
 from brickyard.train.recipe import Recipe, Resolved
 from brickyard.train.regularizing import (
     Regularizers,
@@ -125,8 +126,7 @@ def build_setup(resolved: Resolved, ranks: Ranks | None = None) -> Setup:
     findings = [*look_over(recipe, data, parts, device), *together(recipe)]
     parts.teacher = teacher_for(recipe, resolved.root, data, parts)
     compile_model(recipe.compile, parts, data)
-    made = (recipe, data, task, parts, evaluator, built, regularizers, findings)
-    setup = Setup(*made, loggers=loggers)
+    setup = Setup(recipe, data, task, parts, evaluator, built, regularizers, findings, loggers)
     if ranks is not None:
         ranks.join(setup)
     return setup
