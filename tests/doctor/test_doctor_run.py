@@ -285,3 +285,36 @@ def test_text_of_a_report():
     assert "ERROR  x" in text
     assert "do" in text
     assert "nothing found" in str(Report())
+
+
+def test_a_model_can_be_introduced():
+    model = mlp(8, 16, 4, nn.Dropout(0.9))
+    with watch(model) as doctor:
+        pass
+    assert [(f.check, f.where) for f in doctor.report().findings] == [("dropout-p", "model.1")]
+    with pytest.raises(ValueError, match=r"steps must be 1 or more, or None for all; got 0"):
+        watch(steps=0).__enter__()
+    with pytest.raises(TypeError, match=r"torch.nn.Module or None; got int"):
+        watch(3).__enter__()
+
+
+def test_transforms_are_left_alone():
+    x, y = data()
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def loss(params, one, label):
+        out = torch.func.functional_call(model, params, (one[None],))
+        return F.cross_entropy(out, label[None])
+
+    with watch() as doctor:
+        for _ in range(6):
+            params = {k: p.detach() for k, p in model.named_parameters()}
+            found = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(params, x[:32], y[:32])
+            for name, p in model.named_parameters():
+                p.grad = found[name].mean(0)
+            optimizer.step()
+    report = doctor.report()
+    assert report.problems == []
+    assert report.steps == 6
+    assert [f for f in report.findings if f.severity != "info"] == []

@@ -28,10 +28,8 @@ def text(report: Report, colour: bool = False) -> str:
     for finding in report.findings:
         lines += [*_finding(finding, colour), ""]
     for name, problem in report.problems:
-        lines += _wrapped(f"doctor: {name} could not be checked: {problem}", "  "), ""
-    return "\n".join(
-        part for line in lines for part in ([line] if isinstance(line, str) else line)
-    ).rstrip()
+        lines += [*_wrapped(f"doctor: {name} could not be checked: {problem}", "  "), ""]
+    return "\n".join(lines).rstrip()
 
 
 def _head(report: Report) -> str:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from brickyard.doctor.finding import Report
 from brickyard.doctor.session import Session
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 @contextmanager
-def watch(*, steps: int | None = None) -> Iterator[Session]:
+def watch(model: nn.Module | None = None, *, steps: int | None = None) -> Iterator[Session]:
     """Watch what trains inside the block; hooks and patches are gone after it.
 
     Args:
+        model: described before it is first called, under the name ``model``; None: models are
+            met when they are called.
         steps: stop watching after so many optimizer steps; None watches to the end.
+
+    Raises:
+        ValueError: a number of steps below 1.
+        TypeError: a model that is no module.
 
     Example:
         >>> import torch
@@ -29,12 +39,20 @@ def watch(*, steps: int | None = None) -> Iterator[Session]:
         >>> doctor.report().steps
         3
     """
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps must be 1 or more, or None for all; got {steps}")
+    if model is not None and not hasattr(model, "named_modules"):
+        raise TypeError(f"model must be a torch.nn.Module or None; got {type(model).__name__}")
     session = Session(steps=steps)
     session.open()
+    failed = True
     try:
+        if model is not None and session.watcher is not None:
+            session.watcher.introduce(model)
         yield session
+        failed = False
     finally:
-        session.close()
+        session.close(finished=not failed)
 
 
 __all__ = ["Report", "watch"]

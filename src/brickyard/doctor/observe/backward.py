@@ -14,7 +14,7 @@ from brickyard.doctor.observe.nonfinite import leaves, walk
 from brickyard.doctor.observe.patches import Patches
 from brickyard.doctor.observe.places import HIDDEN, _level, place_of, user_frame
 from brickyard.doctor.observe.record import NOWHERE, Place, Series
-from brickyard.doctor.observe.tensors import sample, tensors
+from brickyard.doctor.observe.tensors import sample, tensors, transformed
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -54,13 +54,15 @@ class Backwards:
     def _patched(self, original: Any) -> Any:
         def backward(*args: Any, **kwargs: Any) -> Any:
             w = self.w
-            if not w.active or w.busy:
+            if not w.active or w.busy or transformed():
                 return original(*args, **kwargs)
+            loss = site = None
             with w.own_time("backward"):
                 loss, site = self._before(args, kwargs)
             original(*args, **kwargs)
-            with w.own_time("backward"):
-                self._after(loss, site)
+            if w.deep or not self._leak_done or not w.optimizers.tracks or w.data.fresh():
+                with w.own_time("backward"):
+                    self._after(loss, site)
 
         return backward
 
@@ -68,7 +70,8 @@ class Backwards:
         def grad(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
             w = self.w
-            if w.active and not w.busy and not w.optimizers.tracks and not w.optimizers.depth:
+            alone = not w.optimizers.tracks and not w.optimizers.depth
+            if w.active and not w.busy and alone and not transformed():
                 with w.own_time("backward"):
                     outputs = args[0] if args else kwargs.get("outputs")
                     loss = next(iter(tensors(outputs)), None)
@@ -177,13 +180,15 @@ class Backwards:
         """Hang a token on the top of the loss's graph, and count the tokens still alive later."""
         if self.w.seen.backwards <= 3:
             return
-        node, token = loss.grad_fn, _Token()
+        node: Any = loss.grad_fn
+        token = _Token()
         hung = False
         for _ in range(2):
             if node is None or hasattr(node, "variable"):
                 break
-            if _KEY not in node.metadata:
-                node.metadata[_KEY] = token
+            notes: Any = node.metadata
+            if _KEY not in notes:
+                notes[_KEY] = token
                 hung = True
             following = [n for n, _ in node.next_functions if n is not None]
             node = following[0] if following else None

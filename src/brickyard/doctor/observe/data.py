@@ -247,6 +247,10 @@ class Data:
                                      train=one.numel(), continuous=val.continuous)  # fmt: skip
 
     # -- training ------------------------------------------------------------------------------
+    def fresh(self) -> bool:
+        """Say whether the last batch began an iteration that was not trained with yet."""
+        return self.last is not None and self.last[0].trained_in != self.last[0].seen.iterations
+
     def trained(self) -> None:
         """Hear of a backward pass: the loader that gave the last batch trains."""
         if self.last is None:

@@ -15,7 +15,7 @@ from brickyard.doctor.observe import static
 from brickyard.doctor.observe.patches import Patches
 from brickyard.doctor.observe.places import inside, user_frame, user_place
 from brickyard.doctor.observe.record import NOWHERE, Place
-from brickyard.doctor.observe.tensors import finite, first_tensor, tensors
+from brickyard.doctor.observe.tensors import finite, first_tensor, tensors, transformed
 
 if TYPE_CHECKING:
     from brickyard.doctor.observe.optimizers import Track
@@ -106,14 +106,14 @@ class Forwards:
                 self._untied(module, name, before, param, place)
             self.registered[key] = (weakref.ref(param), self.clock, place)
             holders = self.holders.setdefault(id(param), [])
-            holders[:] = [(r, n) for r, n in holders if _holds(r, n, param)]
+            holders[:] = [(r, n) for r, n in holders if static.holds(r, n, param)]
             holders.append((weakref.ref(module), name))
 
     def _untied(self, module: nn.Module, name: str, old: Any, new: Any, place: Place) -> None:
         others = [
             (ref(), attr)
             for ref, attr in self.holders.get(id(old), [])
-            if ref() is not None and ref() is not module and _holds(ref, attr, old)
+            if ref() is not None and ref() is not module and static.holds(ref, attr, old)
         ]
         if others and getattr(new, "shape", None) == old.shape:
             other = f"{type(others[0][0]).__name__}.{others[0][1]}"
@@ -129,7 +129,7 @@ class Forwards:
     # -- calls ---------------------------------------------------------------------------------
     def _before(self, module: nn.Module, args: Any) -> None:
         w = self.w
-        if w.busy or not w.deep:
+        if w.busy or not w.deep or transformed():
             return
         with w.own_time("modules"):
             if not self.stack:
@@ -159,7 +159,7 @@ class Forwards:
             return
         if grad:
             self._current = Call(root, module, args, {}, module.training)
-            if len(self.calls) < 16:
+            if len(self.calls) < 8:
                 self.calls.append(self._current)
         else:
             self.w.seen.forwards.setdefault(root.name, {})["no_grad"] = True
@@ -221,7 +221,7 @@ class Forwards:
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         w = self.w
-        if w.busy or not w.deep:
+        if w.busy or not w.deep or transformed():
             return
         with w.own_time("modules"):
             while self.stack:
@@ -233,7 +233,10 @@ class Forwards:
                 self._leaf(module, args, output)
             if not self.stack and self._current is not None:
                 call, self._current = self._current, None
-                call.kwargs, call.output = kwargs, output
+                if call.training:  # of others nothing is asked: their graphs may go
+                    call.kwargs, call.output = kwargs, output
+                else:
+                    call.args = ()
                 w.probes.called(call)
 
     def _scale(self, module: nn.Module, output: Any) -> None:
@@ -322,7 +325,7 @@ class Forwards:
         calls = self.calls
         if track is not None:
             ids = {id(p) for p in track.params if p.grad is not None}
-            mine = [c for c in calls if _reaches(c, ids)]
+            mine = [c for c in calls if static.reaches(c.module, ids)]
         else:
             mine = calls
         for call in mine:
@@ -388,12 +391,3 @@ class Forwards:
                     seen.order = self.order.get(id(one), -1)
                     _, clock, place = self.registered.get((id(one), attr), (None, -1, NOWHERE))
                     seen.registered_step, seen.place = clock, place
-
-
-def _holds(ref: weakref.ref[nn.Module], name: str, param: Any) -> bool:
-    module = ref()
-    return module is not None and module._parameters.get(name) is param
-
-
-def _reaches(call: Call, ids: set[int]) -> bool:
-    return any(id(p) in ids for p in call.module.parameters())

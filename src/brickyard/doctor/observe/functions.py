@@ -12,6 +12,7 @@ from brickyard.doctor.observe import losses
 from brickyard.doctor.observe.nonfinite import RISKY
 from brickyard.doctor.observe.places import user_place
 from brickyard.doctor.observe.record import NOWHERE, ModuleSeen, Place
+from brickyard.doctor.observe.tensors import transformed
 
 if TYPE_CHECKING:
     from brickyard.doctor.observe.watcher import Watcher
@@ -21,6 +22,11 @@ _SUBS = {"sub", "__sub__", "__rsub__", "rsub", "sub_", "__isub__"}
 _RELUS = {"relu", "relu_", "relu6", "threshold"}
 _SQUASHES = {"tanh": 1.0, "tanh_": 1.0, "sigmoid": 0.0, "sigmoid_": 0.0}
 _DISTANCES = {"abs", "pow", "square", "__pow__", "mul", "__mul__"}
+
+
+def _depth() -> int:
+    """Return how many function modes are in place."""
+    return len(overrides._get_current_function_mode_stack())
 
 
 class _Mode(overrides.TorchFunctionMode):
@@ -39,7 +45,7 @@ class _Mode(overrides.TorchFunctionMode):
         if not owner.w.busy:
             name = getattr(func, "__name__", "")
             handler = owner.handlers.get(name)
-            if handler is not None:
+            if handler is not None and not transformed():
                 with owner.w.own_time("functions"):
                     handler(name, args, kwargs, result)
         return result
@@ -71,12 +77,12 @@ class Functions:
         """Begin or end the function mode; modes that the user entered since stay."""
         if on and self._mode is None:
             self._mode = _Mode(self)
-            self._depth = overrides._len_torch_function_stack()
+            self._depth = _depth()
             overrides._push_mode(self._mode)
         elif not on and self._mode is not None:
             mode, self._mode = self._mode, None
             above: list[Any] = []
-            while overrides._len_torch_function_stack() > 0:
+            while _depth() > 0:
                 top = overrides._pop_mode()
                 if top is mode:
                     break

@@ -161,8 +161,9 @@ def _classes(
         return
     counts = torch.bincount(labels.cpu(), minlength=classes)
     before = seen.facts.get("labels")
-    same = before is not None and before.shape == counts.shape
-    seen.facts["labels"] = counts + before if same else counts
+    if before is not None and before.shape == counts.shape:
+        counts = counts + before
+    seen.facts["labels"] = counts
 
 
 def _binary(seen: LossSeen, given: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:

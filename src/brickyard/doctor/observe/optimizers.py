@@ -176,6 +176,7 @@ class Optimizers:
         self.depth = max(0, self.depth - 1)
         if self.depth:
             return
+        new = False
         with w.own_time("optimizers"):
             track = self.find(optimizer)
             if track is None:

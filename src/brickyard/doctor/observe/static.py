@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ def _spread(module: nn.Module) -> dict[str, Any]:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, torch.Tensor) or weight.ndim < 2 or weight.is_meta:
         return {}
-    if isinstance(weight, nn.parameter.UninitializedTensorMixin):
+    if nn.parameter.is_lazy(weight):
         return {}
     values = weight.detach().float()
     inputs = max(1, weight[0].numel())
@@ -143,3 +144,14 @@ def _made_at(module: nn.Module, attr: str) -> Place:
         if re.search(rf"\bself\.{re.escape(attr)}\s*(:[^=]+)?=", line):
             return make_place(file, start + i)
     return make_place(file, start)
+
+
+def holds(ref: weakref.ref[nn.Module], name: str, param: Any) -> bool:
+    """Say whether a module is alive and holds a parameter under a name."""
+    module = ref()
+    return module is not None and module._parameters.get(name) is param
+
+
+def reaches(module: nn.Module, ids: set[int]) -> bool:
+    """Say whether a module has one of some parameters."""
+    return any(id(p) in ids for p in module.parameters())

@@ -8,6 +8,19 @@ import torch
 
 from brickyard.doctor.thresholds import ELEMENTS
 
+try:
+    from torch._C._functorch import peek_interpreter_stack
+except ImportError:  # another torch: nothing says so, errors stay inside
+
+    def peek_interpreter_stack() -> Any:
+        """Return nothing."""
+        return None
+
+
+def transformed() -> bool:
+    """Say whether a transform of torch.func (vmap, grad) is at work: its values are hidden."""
+    return peek_interpreter_stack() is not None
+
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:
     """Return the values of a tensor, also of a sparse one."""

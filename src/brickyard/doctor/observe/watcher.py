@@ -9,18 +9,23 @@ rarely, and not while the doctor has used more than its share of the time.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
+import torch
+
 from brickyard.doctor import thresholds as T
+from brickyard.doctor.observe import static
 from brickyard.doctor.observe.backward import Backwards
 from brickyard.doctor.observe.calls import Calls
 from brickyard.doctor.observe.data import Data
-from brickyard.doctor.observe.forward import Forwards
+from brickyard.doctor.observe.forward import Forwards, Root
 from brickyard.doctor.observe.functions import Functions
 from brickyard.doctor.observe.optimizers import Optimizers
 from brickyard.doctor.observe.patches import Patches
+from brickyard.doctor.observe.places import user_place
 from brickyard.doctor.observe.probes import Probes
 from brickyard.doctor.observe.record import Seen
 from brickyard.doctor.observe.swaps import Swaps
@@ -192,6 +197,18 @@ class Watcher:
         """
         self._until = max(self._until, self.seen.step + steps)
         self._look(True)
+
+    def introduce(self, model: torch.nn.Module) -> None:
+        """Get to know a model before it is called.
+
+        Args:
+            model: what will be trained.
+        """
+        with self.own_time("models"):
+            root = Root(weakref.ref(model), "model", user_place(3))
+            self.forwards.roots[id(model)] = root
+            static.describe(self.seen, model, root.name)
+            self.forwards._name(root)
 
     def compiled(self) -> None:
         """Hear of torch.compile: it would trace our hooks, so that only steps are followed on."""
