@@ -182,15 +182,19 @@ def test_accumulated_episodes_are_one_batch():
 # --- DQN ------------------------------------------------------------------------------------------
 
 
-def test_the_memory_forgets_the_oldest():
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_the_memory_forgets_the_oldest(at_once):
     memory = Replay(3, 1)
-    for i in range(5):
-        memory.add(state=[i], action=i, reward=float(i), next_state=[i + 1], done=i == 4)
+    for some in np.array_split(np.arange(5), range(at_once, 5, at_once)):
+        memory.add(state=some[:, None], action=some, reward=some + 0.5,
+                   next_state=some[:, None] + 1, done=some == 4)  # fmt: skip
     assert len(memory) == 3
     assert sorted(memory.parts["action"].tolist()) == [2, 3, 4]
     drawn = memory.sample(200, torch.device("cpu"))
     assert set(drawn["action"].tolist()) == {2, 3, 4}
     assert torch.equal(drawn["done"], drawn["action"] == 4)
+    assert torch.equal(drawn["reward"], drawn["action"] + 0.5)
+    assert torch.equal(drawn["next_state"], drawn["state"] + 1)
     other = Replay(3, 1)
     other.load_state_dict(memory.state_dict())
     assert same(other.parts, memory.parts)

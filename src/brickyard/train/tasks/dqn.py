@@ -48,11 +48,12 @@ class Replay:
         return min(self.count, self.size)
 
     def add(self, **values: Any) -> None:
-        """Add one transition: every part of it by name."""
-        row = self.count % self.size
+        """Add transitions: arrays (n, ...) of every part by name."""
+        first = len(values["action"]) - self.size  # of more than fit, the last ones stay
         for name, part in self.parts.items():
-            part[row] = torch.as_tensor(values[name])
-        self.count += 1
+            given = torch.as_tensor(np.asarray(values[name]))[max(0, first) :].to(part.dtype)
+            part[(self.count + max(0, first) + torch.arange(len(given))) % self.size] = given
+        self.count += len(values["action"])
 
     def sample(self, size: int, device: torch.device) -> dict[str, Tensor]:
         """Return ``size`` transitions, drawn with replacement by torch's generator."""
@@ -210,12 +211,13 @@ class DQN(Episodes):
         self._means.add("q", float(scores.max(1).values.mean()))
         random = torch.randint(0, self.actions, (len(many),)).tolist()
         explore = (torch.rand(len(many)) < chance).tolist()
+        actions = [random[i] if explore[i] else best[i] for i in range(len(many))]
+        found = [player.step(action) for player, action in zip(many, actions, strict=True)]
+        rewards, ended, cut = zip(*found, strict=True)
+        after = np.stack([player.state for player in many])
+        self.memory.add(state=states, action=actions, reward=rewards, next_state=after, done=ended)
         for i, player in enumerate(many):
-            before, action = player.state, random[i] if explore[i] else best[i]
-            reward, ended, cut = player.step(action)
-            self.memory.add(state=before, action=action, reward=reward, next_state=player.state,
-                            done=ended)  # fmt: skip
-            if ended or cut:
+            if ended[i] or cut[i]:
                 self._means.add("mean_return", player.total)
                 # A batch may have fewer seeds, and one environment may end twice before the next.
                 player.reset(_seed(seeds, i, self.memory.count))
