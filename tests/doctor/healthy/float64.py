@@ -10,8 +10,8 @@ change = torch.stack([state[:, 1], -torch.sin(state[:, 0]) - 0.1 * state[:, 1]],
 net = nn.Sequential(
     nn.Linear(2, 32), nn.Softplus(), nn.Linear(32, 32), nn.Softplus(), nn.Linear(32, 2)
 )
-optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
-scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.85)
+optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.9)
 
 for epoch in range(12):
     for idx in torch.randperm(1200).split(40):

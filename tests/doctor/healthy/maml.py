@@ -18,7 +18,7 @@ def task():
     return draw
 
 
-def adapt(model, params, x, y, lr=0.05, create_graph=True):
+def adapt(model, params, x, y, lr=0.2, create_graph=True):
     loss = F.mse_loss(functional_call(model, params, (x,)), y)
     grads = torch.autograd.grad(loss, list(params.values()), create_graph=create_graph)
     return {k: p - lr * g for (k, p), g in zip(params.items(), grads, strict=True)}
@@ -29,7 +29,7 @@ def main(steps=160, tasks=6):
     model = nn.Sequential(
         nn.Linear(1, 40), nn.Tanh(), nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 1)
     )
-    meta = torch.optim.Adam(model.parameters(), lr=3e-3)
+    meta = torch.optim.Adam(model.parameters(), lr=5e-3)
     history = []
     for step in range(steps):
         params = dict(model.named_parameters())
