@@ -3,7 +3,7 @@
 import math
 
 import torch
-from doctor_loops import closed, data, epochs, fit, language, loader, mlp
+from doctor_loops import closed, data, epochs, fit, language, loader, mlp, noise
 from torch import nn
 from torch.nn import functional as F
 
@@ -229,20 +229,6 @@ def mixing(fixed):
             return self.fc(x * x.softmax(1 if fixed else 0))
 
     fit(Pool(), ce)
-
-
-def noise(fixed):
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc = nn.Linear(8, 4)
-
-        def forward(self, x):
-            if fixed:
-                return self.fc(F.dropout(x, 0.5, training=self.training))
-            return self.fc(F.dropout(x, 0.5))
-
-    fit(Net(), ce)
 
 
 def evaluated(fixed):

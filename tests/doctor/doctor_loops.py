@@ -105,3 +105,17 @@ def language(causal, shift, pad=0):
         return F.cross_entropy(out.flatten(0, 1), target.flatten())
 
     fit(Tokens(causal), loss, rows=16, xy=(x[:, :9], y))
+
+
+def noise(fixed):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(8, 4)
+
+        def forward(self, x):
+            if fixed:
+                return self.fc(F.dropout(x, 0.5, training=self.training))
+            return self.fc(F.dropout(x, 0.5))
+
+    fit(Net(), F.cross_entropy)
