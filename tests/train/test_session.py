@@ -46,7 +46,8 @@ def test_the_run_folder_is_complete(whole):
     path, result = whole
     names = {p.name for p in path.iterdir()}
     assert names == {"recipe.yaml", "environment.json", "metrics.jsonl", "checkpoints",
-                     "evaluation.npz", "summary.json", "report.html", "groups.txt"}  # fmt: skip
+                     "evaluation.npz", "summary.json", "report.html", "groups.txt",
+                     "findings.json"}  # fmt: skip
     assert {"last.pt", "best.pt", "manifest.json"} <= {
         p.name for p in (path / "checkpoints").iterdir()
     }

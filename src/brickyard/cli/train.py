@@ -63,8 +63,23 @@ def _close(result: Any) -> int:
         print(f"best validation (epoch {best['epoch']:.4g}): {shown}")
     if summary["exit_reason"] == "interrupted":
         print(f"stopped at step {summary['steps']}; go on with: brickyard resume {result.run.path}")
+    if told := _verdict(result.run.path):
+        print(told)
     print(result.run.report)
     return 130 if summary["exit_reason"] == "interrupted" else 0
+
+
+def _verdict(run: Path) -> str:
+    """Return what the page says first: the verdict, and the cheapest thing to try next."""
+    from brickyard.report.facts import Facts
+    from brickyard.report.verdict import judge
+
+    try:
+        said = judge(Facts.read(run))
+    except Exception:  # words must never cost a finished run; the page names the fault
+        return ""
+    then = f"\nnext: {said.advice}" if said.advice else ""
+    return f"{said.label.lower()}: {said.sentence}{then}"
 
 
 @command(
