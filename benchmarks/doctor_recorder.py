@@ -121,7 +121,11 @@ class Recorder:
         if g is None or g.is_sparse:
             return [*row, None, None, None, bool(p.isfinite().all())]
         flat = g.flatten().float()
-        spread = flat.quantile(torch.tensor([0.05, 0.95])) if len(flat) > 1 else flat.repeat(2)
+        spread = (
+            flat.quantile(torch.tensor([0.05, 0.95], dtype=flat.dtype))
+            if len(flat) > 1
+            else flat.repeat(2)
+        )
         finite = bool(p.isfinite().all()) and bool(g.isfinite().all())
         return [
             *row, float(flat.abs().mean()), float(flat.abs().max()),
