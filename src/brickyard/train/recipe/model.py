@@ -174,8 +174,8 @@ class Keep(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    last: int = Field(2, ge=1)
-    best: int = Field(1, ge=1)
+    last: int = Field(default=2, ge=1)
+    best: int = Field(default=1, ge=1)
     every: Steps | None = None
 
 

@@ -123,7 +123,7 @@ class LanguageModel(Task):
         """Return tokens as text; indices where there is no vocabulary."""
         if not self.vocabulary:
             return " ".join(map(str, tokens.tolist()))
-        return "".join(self.vocabulary[i] for i in tokens.tolist()).replace(UNKNOWN, "?")
+        return "".join(str(self.vocabulary[i]) for i in tokens.tolist()).replace(UNKNOWN, "?")
 
     def show(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
         """Return what the model writes after the beginning of some windows."""

@@ -94,7 +94,7 @@ class Transcription(Task):
 
     def text(self, row: Tensor) -> str:
         """Return symbols as text."""
-        names = [self.symbols[i] for i in row.tolist() if i >= 0]
+        names = [str(self.symbols[i]) for i in row.tolist() if i >= 0]
         return ("" if all(len(name) == 1 for name in names) else " ").join(names) or "nothing"
 
     def show(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:

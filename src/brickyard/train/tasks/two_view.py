@@ -120,7 +120,8 @@ class TwoView(Task):
         whole: Any = model
         if x.ndim == self.dims + 2:
             both = whole(x.transpose(0, 1).flatten(0, 1))
-            return Seen(*whole.projector(both).chunk(2), both.chunk(2)[0])
+            first, second = whole.projector(both).chunk(2)
+            return Seen(first, second, both.chunk(2)[0])
         if self.twice is None:
             raise ValueError("two_view was given no augmentation")
         generator = torch.Generator(x.device).manual_seed(_SEED)
