@@ -60,7 +60,8 @@ def sliced_wasserstein(projections: int = 512, seed: int = 0) -> Metric:
     "metric", "coverage", task=("gan",), better="higher",
     summary="Share of held-out samples that have a generated one among their neighbours.",
     use_when="A generator may have forgotten modes, which averages do not show.",
-    avoid_when="Distances between samples mean nothing, as between pixels of natural images.",
+    avoid_when="It stands alone: blurred samples lie near to many real ones, so early in training "
+    "it is high. Distances between samples mean nothing, as between pixels of natural images.",
     best_for="Digits, tables, features of a trained network.",
     paper="Naeem et al. 2020, Reliable Fidelity and Diversity Metrics for Generative Models, eq. 5",
     tune_first="Nothing: with the usual neighbors of 5 a perfect generator gets 0.97.",
