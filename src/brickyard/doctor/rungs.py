@@ -249,9 +249,11 @@ def spread(case: Case) -> Rung:
         handle.remove()
     value.backward()
     pulls = {
-        path: float(module.weight.grad.norm() / module.weight.numel() ** 0.5)
+        path: float(weight.grad.norm() / weight.numel() ** 0.5)
         for path, module in model.named_modules()
-        if path in sizes and isinstance(module.weight, Tensor) and module.weight.grad is not None
+        if path in sizes
+        and (weight := module._parameters.get("weight")) is not None
+        and weight.grad is not None
     }
     if len(sizes) < 3:
         return Rung(name, None, "fewer than three layers with weights")

@@ -46,7 +46,8 @@ def describe(seen: Seen, model: nn.Module, name: str) -> None:
 
 
 def _spread(module: nn.Module) -> dict[str, Any]:
-    weight = getattr(module, "weight", None)
+    # Not the attribute: a parametrization such as spectral_norm computes, and changes its state.
+    weight = module._parameters.get("weight")
     if not isinstance(weight, torch.Tensor) or weight.ndim < 2 or weight.is_meta:
         return {}
     if nn.parameter.is_lazy(weight):
@@ -72,7 +73,7 @@ def _neighbours(seen: Seen, model: nn.Module, name: str) -> None:
                 if inner >= first.in_features or inner >= second.out_features:
                     seen.note("linear-linear", f"{where}.{i}", inner=inner,
                               sizes=(first.in_features, inner, second.out_features))  # fmt: skip
-            affine = isinstance(first, _AFFINE) and first.bias is not None
+            affine = isinstance(first, _AFFINE) and first._parameters.get("bias") is not None
             if affine and isinstance(second, _BATCH_NORM):
                 seen.note("bias-before-norm", f"{where}.{i}.bias", norm=type(second).__name__)
 
