@@ -117,7 +117,7 @@ def test_the_names_of_kinds_do_not_collide():
 def test_an_unknown_category_gives_near_ones(name, hint):
     with pytest.raises(CatalogError, match=f"did you mean '{hint}"):
         shelf(name)
-    with pytest.raises(CatalogError, match="allowed: activations, augmentation"):
+    with pytest.raises(CatalogError, match="allowed: activations, normalization"):
         shelf("zzz")
 
 

@@ -12,7 +12,7 @@ CONCEPTS: tuple[tuple[str, str], ...] = (
     (
         "class imbalance, imbalanced, unbalanced, imbalanced classes, rare class, rare classes, "
         "rare events, minority class, skewed classes, long tail, few positives, many negatives",
-        "imbalance rare minority foreground background pos_weight weighted focal tversky dice",
+        "imbalance bce rare minority foreground background pos_weight weighted focal tversky dice",
     ),
     (
         "exploding gradients, gradient explosion, explode, gradient spikes, loss spikes, blow up, "
@@ -81,7 +81,7 @@ CONCEPTS: tuple[tuple[str, str], ...] = (
     ("vae, variational, autoencoder, latent", "variational elbo latent autoencoder kl"),
     (
         "reinforcement learning, reinforcement, rl, actor critic, agent, reward, dqn, ppo",
-        "reinforcement policy value advantage return reward actor critic",
+        "reinforcement policy advantage return reward actor critic ppo ppo_clip td dqn",
     ),
     ("q learning, bellman, bootstrapping", "q td temporal bootstrap value"),
     ("speech, asr, ocr, handwriting, alignment, audio", "speech audio alignment ctc spectrogram"),
@@ -100,7 +100,7 @@ CONCEPTS: tuple[tuple[str, str], ...] = (
     ),
     (
         "self supervised, unsupervised, representation learning, contrastive, pretraining",
-        "contrastive view views supervised representation negatives",
+        "contrastive info_nce info nce view views supervised representation negatives",
     ),
     (
         "knowledge distillation, distill, teacher, student, model compression, compress",
