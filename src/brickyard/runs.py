@@ -130,7 +130,11 @@ class RunFolder:
             RunError: there is no run in that folder.
         """
         run = cls(path)
-        if not (run.path / RECIPE).is_file():
+        try:
+            there = (run.path / RECIPE).is_file()
+        except OSError as error:
+            raise RunError(f"{run.path} cannot be read: {error.strerror or error}") from error
+        if not there:
             what = "holds no run (no recipe.yaml)" if run.path.is_dir() else "does not exist"
             raise RunError(f"{run.path} {what}; give the folder that `brickyard train` made")
         return run

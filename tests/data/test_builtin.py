@@ -155,7 +155,7 @@ def test_seed_and_root_are_no_options():
     assert images
     assert tables
     cards = [card for card in LIVE.values() if card.kind == "data"]
-    assert len(cards) == 8
+    assert len(cards) >= 8
     for card in cards:
         assert not {"seed", "root"} & {option.name for option in card.options}, card.key
         assert card.load().__name__ == card.key

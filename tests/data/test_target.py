@@ -60,7 +60,7 @@ def test_task_is_obeyed():
         ([0.5, 1.5], "classification", "2 different decimal numbers"),
         (["a", "b"], "regression", "text such as 'a'"),
         (["a", "a"], None, "two classes at least; every y is 'a'"),
-        ([1, 2], "ranking", "classification, regression; got 'ranking'"),
+        ([1, 2], "ranking", "classification, regression, multi_label; got 'ranking'"),
     ],
 )
 def test_refusals(y, task, message):

@@ -145,6 +145,8 @@ def test_26_the_lr_finder_leaves_everything_as_it_was(name, trained):
 def test_26_also_after_an_error_or_an_interrupt(name, how):
     model, optimizer, loader = setting(name, True)
     before, calls = picture(model, optimizer, loader), []
+    # Started in the background, a process ignores Ctrl-C; here it must hear it.
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def loss(output, target):
         calls.append(1)
@@ -154,11 +156,14 @@ def test_26_also_after_an_error_or_an_interrupt(name, how):
             raise {"error": RuntimeError, "interrupt": KeyboardInterrupt}.get(how, OSError)("stop")
         return nn.functional.cross_entropy(output, target)
 
-    with pytest.raises((RuntimeError, KeyboardInterrupt)):
-        lr_range_test(model, loss, optimizer, loader)
+    try:
+        with pytest.raises((RuntimeError, KeyboardInterrupt)):
+            lr_range_test(model, loss, optimizer, loader)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, old)
     assert len(calls) == 7
     assert picture(model, optimizer, loader) == before
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_same_test_twice_gives_the_same_numbers():

@@ -180,7 +180,9 @@ def test_nag_clips_the_gradient_ahead_and_skips_what_is_not_finite():
         return torch.tensor(math.inf if len(calls) == 3 else 1.0)
 
     model = _net()
-    loop = Loop(Parts(model, F.cross_entropy, NAG(model, lr=0.1), batches, total=4, clip=clip))
+    parts = Parts(model, F.cross_entropy, NAG(model, lr=0.1), batches, total=3, clip=clip)
+    parts.allowed_skips = 1
+    loop = Loop(parts)
     loop.run()
     assert loop.state.skipped == 1
     hand = _net()

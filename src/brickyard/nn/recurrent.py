@@ -52,6 +52,7 @@ class CRNN(nn.Module):
         CatalogError: an unknown key or a wrong option; the message starts with its path.
 
     Example:
+        >>> import torch
         >>> CRNN((1, 8, 66), 11, width=8, hidden=16)(torch.zeros(2, 1, 8, 66)).shape
         torch.Size([2, 33, 11])
 

@@ -53,7 +53,7 @@ def brain(step: int = 2, slab: int = 12, noise: float = 0.15, seed: int = 0) -> 
     Example:
         >>> data = brain(step=4)
         >>> data.input_shape, data.classes[2], len(data.train), len(data.val)
-        ((1, 48, 40), 'white matter', 98, 24)
+        ((1, 48, 40), 'white matter', 100, 24)
 
     Reference:
         Fonov et al. 2011, NeuroImage 54(1): the ICBM 2009a nonlinear symmetric template.

@@ -95,7 +95,7 @@ def partners(y: Tensor) -> tuple[Tensor, Tensor]:
 
     Example:
         >>> partners(torch.tensor([3, 5, 3, 3]))
-        (tensor([ 2, -1,  3,  0]), tensor([ 1,  2,  1,  1]))
+        (tensor([ 2, -1,  3,  0]), tensor([1, 2, 1, 1]))
     """
     n = len(y)
     steps = (torch.arange(n, device=y.device) - torch.arange(n, device=y.device)[:, None]) % n
