@@ -9,11 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brickyard.augment.base import (
-    check_floats,
-    image_shape,
-    mask_of,
-)
+from brickyard.augment import _native
+from brickyard.augment.base import check_floats, image_shape, mask_of
 
 __all__ = ["Pairs", "blend_targets", "cutmix", "mixed_loss", "mixed_targets", "mixup"]
 
@@ -116,7 +113,8 @@ def cutmix(
         targets: ``"soft"`` blends labels, ``"pairs"`` returns both with the weights.
 
     Raises:
-        ValueError: ``x`` is no batch of images, or there are indices without ``classes``.
+        ValueError: ``x`` is no batch of images, a box is not within them, or there are indices
+            without ``classes``.
 
     Example:
         >>> x, y = torch.arange(2.0).view(2, 1, 1, 1).expand(2, 1, 4, 4), torch.tensor([0, 1])
@@ -124,13 +122,17 @@ def cutmix(
         >>> cut[0, 0].tolist()[:2], soft.tolist()
         ([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]], [[0.75, 0.25], [0.0, 1.0]])
     """
-    _, _, h, w = image_shape(x, "cutmix")
+    n, _, h, w = image_shape(x, "cutmix")
     mask = mask_of(x, y, "cutmix")
+    if boxes.ndim != 2 or len(boxes) not in (1, n) or boxes.shape[1] != 4:
+        raise ValueError(f"boxes must be ({n}, 4), or (1, 4) for all, got {tuple(boxes.shape)}")
+    top, bottom, left, right = edges = boxes.cpu().numpy().T
+    if edges.size and (edges.min() < 0 or edges[:2].max() > h or edges[2:].max() > w):
+        raise ValueError(f"boxes must lie within the images, {h} by {w} pixels, got {boxes}")
     out = _paste(x, boxes, shift)
     if mask is not None:
         planes = mask if mask.ndim == 4 else mask[:, None]
         return out, _paste(planes, boxes, shift).view_as(mask)
-    top, bottom, left, right = boxes.cpu().numpy().T
     left_over = 1 - (bottom - top) * (right - left) / (h * w)
     weight = torch.from_numpy(left_over.astype(np.float32)).to(x.device).expand(len(x))
     return out, mixed_targets(y, weight, shift, classes, targets)
@@ -216,6 +218,8 @@ def _paste(x: Tensor, boxes: Tensor, shift: int) -> Tensor:
     if n == 0 or shift % n == 0:
         return x
     if x.device.type == "cpu" and not x.requires_grad:
+        if _native.usable(x):
+            return _native.paste(x, boxes, shift % n)
         return _paste_here(x, boxes.tolist(), shift % n)
     top, bottom, left, right = boxes.to(x.device).expand(n, 4)[..., None].unbind(1)
     rows, columns = torch.arange(h, device=x.device), torch.arange(w, device=x.device)
@@ -227,14 +231,17 @@ def _paste(x: Tensor, boxes: Tensor, shift: int) -> Tensor:
 
 def _paste_here(x: Tensor, boxes: list[list[int]], s: int) -> Tensor:
     """Return a copy with the boxes written in."""
-    raw, out = _RAW[x.element_size()], x.clone()
-    # NumPy writes a box in microseconds, where torch wakes its threads for each.
-    to, of = out.view(raw).numpy(), x.view(raw).numpy()
-    if len(boxes) == 1:  # for the whole batch
+    out = x.clone()
+    if len(boxes) == 1:  # for the whole batch, which is enough work for torch's threads
         top, bottom, left, right = boxes[0]
-        to[s:, :, top:bottom, left:right] = of[:-s, :, top:bottom, left:right]
-        to[:s, :, top:bottom, left:right] = of[-s:, :, top:bottom, left:right]
-    else:
-        for i, (top, bottom, left, right) in enumerate(boxes):
-            to[i, :, top:bottom, left:right] = of[i - s, :, top:bottom, left:right]
+        if bottom > top and right > left:
+            to, of = (t[:, :, top:bottom, left:right] for t in (out, x))
+            to[s:].copy_(of[:-s])
+            to[:s].copy_(of[-s:])
+        return out
+    # NumPy writes a box in microseconds, where torch wakes its threads for each.
+    raw = _RAW[x.element_size()]
+    to, of = out.view(raw).numpy(), x.view(raw).numpy()
+    for i, (top, bottom, left, right) in enumerate(boxes):
+        to[i, :, top:bottom, left:right] = of[i - s, :, top:bottom, left:right]
     return out

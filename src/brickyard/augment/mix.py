@@ -197,4 +197,5 @@ def _interval(place: np.ndarray, share: np.ndarray, length: int) -> tuple[np.nda
     """Return begin and end, in whole pixels, of intervals around random centres."""
     centre, size = (place * length).astype(np.int64), (share * length).astype(np.int64)
     begin = centre - size // 2
-    return begin.clip(0, length), (begin + size).clip(0, length)
+    # not clip(), which takes ten times as long for a few numbers
+    return np.maximum(begin, 0), np.minimum(begin + size, length)
