@@ -15,12 +15,14 @@ from brickyard.augment import (
     ManifoldMixup,
     Mixup,
     Pairs,
+    _native,
     blend_targets,
     cutmix,
     mixed_loss,
     mixup,
 )
 from brickyard.augment.base import seeded
+from brickyard.augment.blend import _paste
 
 
 def gen(seed=0):
@@ -65,6 +67,38 @@ def test_cutmix_is_its_formula_on_both_paths(n, shift, seed):
     np.testing.assert_array_equal(cutmix(t(x), t(masks), box, shift)[1].numpy(), cut)
     other = cutmix(t(x).requires_grad_(), t(y), box, shift, 3)[0]  # as on an accelerator
     np.testing.assert_array_equal(other.detach().numpy(), wanted)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(2, 5),
+    shift=st.integers(0, 6),
+    seed=st.integers(0, 99),
+    kind=st.sampled_from([torch.uint8, torch.bfloat16, torch.float32, torch.float64]),
+)
+def test_every_way_to_paste_is_the_same(n, shift, seed, kind):
+    rng = np.random.default_rng(seed)
+    x = torch.from_numpy(rng.integers(0, 200, (n, 3, 5, 4))).to(kind)
+    for count in (1, n):
+        ends = [np.sort(rng.integers(0, side + 1, (count, 2))) for side in (5, 4)]
+        boxes = torch.from_numpy(np.concatenate(ends, 1))
+        own = _paste(x, boxes, shift)
+        last = x.contiguous(memory_format=torch.channels_last)  # which the kernel does not take
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_native, "usable", lambda x: False)
+            assert torch.equal(own, _paste(x, boxes, shift))
+        assert torch.equal(own, _paste(last, boxes, shift))
+
+
+def test_without_a_compiler_boxes_are_pasted_in_torch(monkeypatch):
+    monkeypatch.setenv("BRICKYARD_CC", "")
+    _native._library.cache_clear()
+    try:
+        assert not _native.usable(torch.rand(2, 1, 4, 4))
+        out = CutMix()(torch.rand(4, 1, 8, 8), None, gen())[0]
+    finally:
+        _native._library.cache_clear()
+    assert out.shape == (4, 1, 8, 8)
 
 
 def test_weights_are_beta_and_partners_even():
@@ -170,6 +204,10 @@ def test_soft_targets_pairs_and_the_paper_agree_under_cross_entropy(smoothing):
         (lambda: Mixup()(torch.arange(4)), "floating-point samples"),
         (lambda: CutMix()(torch.rand(4, 3)), r"\(N, C, H, W\), got \(4, 3\)"),
         (lambda: CutMix()(torch.rand(2, 1, 4, 4), torch.zeros(2, 3, 3)), "resize them first"),
+        (lambda: cutmix(torch.rand(2, 1, 4, 4), None, torch.tensor([[0, 5, 0, 1]]), 1),
+         "within the images, 4 by 4 pixels"),
+        (lambda: cutmix(torch.rand(2, 1, 4, 4), None, torch.zeros(3, 4, dtype=torch.long), 1),
+         r"boxes must be \(2, 4\), or \(1, 4\) for all, got \(3, 4\)"),
         (lambda: ManifoldMixup()(torch.rand(4, 3)), r"call attach\(model\) first"),
     ],
 )  # fmt: skip
