@@ -62,7 +62,7 @@ def draw(card: Card) -> Figure:
                 reason = f"{card.key} follows what the run measures, not the step"
                 return Figure(card.key, reason=reason)
             factors = ready.values(_STEPS, epoch=_EPOCH)
-        except (ValueError, TypeError, NotImplementedError) as error:
+        except (ValueError, TypeError) as error:
             return Figure(card.key, reason=f"{card.key} has no curve by step alone: {error}")
         shown = f"{value:g}" if isinstance(value, int | float) else str(value)
         curves.append((f"{option} = {shown}" if option else card.key, factors))
