@@ -139,6 +139,7 @@ def test_guides_are_listed_and_printed_as_markdown(run):
     assert re.search(r"^losses\b", out, re.M)
     assert run("guide", "losses")[1] == guide("losses")
     assert run("guide", "loss")[1] == guide("losses")
+    assert run("guide", "losses", "--compare") == run("catalog", "losses", "--compare")
 
 
 def test_json_is_whole(run):
@@ -177,6 +178,7 @@ def test_json_is_standard_json(run):
         (["catalog", "-s", "x", "--limit", "0"], r"--limit must be 1 or more; got 0"),
         (["catalog", "--compare"], r"--compare takes a category"),
         (["catalog", "losses", "--compare", "-s", "x"], r"--compare takes a category"),
+        (["guide", "--compare"], r"--compare takes a category"),
         (["guide", "nothing"], r"no category is called 'nothing'"),
         (["catalgo"], r"no command is called 'catalgo'; did you mean 'catalog'"),
     ],

@@ -112,15 +112,24 @@ def show_figure(shown: Figure) -> None:
     return _print(lambda width: draw(shown, width, plain))
 
 
-@command("guide", argument("category", nargs="?", help="such as losses; a list if left out"))
-def guide(category: str | None) -> None:
+@command(
+    "guide",
+    argument("category", nargs="?", help="such as losses; a list if left out"),
+    argument("--compare", action="store_true", help="only its bricks, side by side"),
+)
+def guide(category: str | None, compare: bool) -> None:
     """Print how to choose among the bricks of a category."""
     from brickyard.catalog import guide as read
-    from brickyard.catalog import pages
+    from brickyard.catalog import pages, shelf
 
     if category is None:
+        if compare:
+            raise UserError("--compare takes a category: guide losses --compare")
         return _print(lambda width: pages.guides_page())
-    text = read(_category(category).category)
+    kind = _category(category)
+    if compare:
+        return _print(lambda width: pages.compare_page(kind, shelf(kind.name), width))
+    text = read(kind.category)
     if not sys.stdout.isatty():
         print(text, end="")  # Markdown reads well as it is, and pipes into anything
         return None
