@@ -1,4 +1,4 @@
-"""Train a recipe with several seeds and print the mean of its best validation metric.
+"""Train a recipe with several seeds, each on a split of its own; print its mean best metric.
 
 python benchmarks/seeds.py recipes/mnist5k-cnn.yaml --seeds 0 1 2
 """
@@ -22,7 +22,8 @@ def main():
     folder, values, seconds = Path(tempfile.mkdtemp()), [], []
     print_machine()
     for seed in options.seeds:
-        result = train(load(options.recipe, [f"seed={seed}"]), out=folder / str(seed))
+        recipe = load(options.recipe, [f"seed={seed}", f"split_seed={seed}"])
+        result = train(recipe, out=folder / str(seed))
         name = result.summary["monitor"]["name"]
         values.append(result.summary["best"]["val"][name])
         seconds.append(result.summary["seconds"]["total"])

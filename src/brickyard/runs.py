@@ -185,7 +185,10 @@ class RunFolder:
 
     def recipe(self) -> dict[str, Any]:
         """Return the resolved recipe."""
-        return yaml.safe_load((self.path / RECIPE).read_text(encoding="utf-8"))
+        recipe = yaml.safe_load((self.path / RECIPE).read_text(encoding="utf-8"))
+        if "split_seed" not in recipe and "seed" in recipe:  # older runs had one seed for both
+            recipe["split_seed"] = recipe["seed"]
+        return recipe
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file for people to read."""

@@ -19,6 +19,7 @@ from brickyard.report.facts import Facts
 from brickyard.report.phrases import gap
 from brickyard.runs import RunFolder
 from brickyard.train import Recipe, resolve, resume, train
+from brickyard.train.setup import build_setup
 
 RECIPE = {
     "data": "digits",
@@ -105,6 +106,32 @@ def test_stopped_and_resumed_is_bit_identical(whole, tmp_path, step):
     if step + 12 < 60:
         assert resume(path).summary["exit_reason"] == "budget"
     same_runs(whole[0], path)
+
+
+def test_seeds_vary_the_training_and_split_seeds_the_data(tmp_path, monkeypatch):
+    (tmp_path / "seeded.py").write_text("import numpy as np\ndef make():\n  return np.arange(20."
+        ")[:, None].repeat(64, 1).astype('float32'), np.arange(20) % 2\n")  # fmt: skip
+    monkeypatch.syspath_prepend(tmp_path)
+    for data in ("digits", {"target": "seeded:make"}):
+        recipe = {**RECIPE, "data": data}
+        usual, seed, split = (build_setup(resolve({**recipe, **changes})) for changes in
+                              ({}, {"seed": 5}, {"split_seed": 5}))  # fmt: skip
+        assert torch.equal(usual.data.val.x, seed.data.val.x)
+        assert usual.data.facts["fingerprint"] == seed.data.facts["fingerprint"]
+        assert not torch.equal(usual.data.val.x, split.data.val.x)
+        weights = [next(s.parts.model.parameters()) for s in (usual, seed, split)]
+        assert torch.equal(weights[0], weights[2])
+        assert not torch.equal(weights[0], weights[1])
+        orders = [next(iter(s.parts.train.epoch(0)))[0] for s in (usual, seed)]
+        assert not torch.equal(*orders)
+
+
+def test_a_run_from_before_there_was_a_split_seed_keeps_its_split(tmp_path):
+    run = train({**RECIPE, "seed": 3, "split_seed": 3}, out=tmp_path / "run",
+                progress=StopAt(3)).run  # fmt: skip
+    path = run.path / "recipe.yaml"
+    path.write_text(path.read_text().replace("split_seed: 3\n", ""))
+    resume(run.path, progress=StopAt(5))
 
 
 def test_a_finished_run_has_nothing_to_resume(whole):

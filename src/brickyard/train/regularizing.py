@@ -164,7 +164,7 @@ def _outputs(task: Task) -> Any:
 def _check_members(ensemble: Ensemble, data: Data) -> None:
     """Refuse runs as members of an ensemble that have trained on other samples than this one.
 
-    With another seed they have another split: what this run validates on, they have learnt.
+    With another `split_seed` or `val`, what this run validates on, they have learnt.
 
     Raises:
         ValueError: a run folder's data has another fingerprint.
@@ -177,10 +177,9 @@ def _check_members(ensemble: Ensemble, data: Data) -> None:
         other = torch.load(last, weights_only=True, map_location="cpu", mmap=True)
         if other.get("fingerprint", mine) != mine:
             raise ValueError(
-                f"the run {path} was trained on other samples than this one (another "
-                "seed or val gives another split), so it may know the samples that the ensemble is "
-                "measured on; give both the same validation data, in a file of its own if their "
-                "seeds shall differ"
+                f"the run {path} was trained on other samples than this one, so it may know those "
+                "that the ensemble is measured on; give both the same data, split_seed and val "
+                "(their seed may differ)"
             )
 
 

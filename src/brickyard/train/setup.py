@@ -178,13 +178,13 @@ def build_data(resolved: Resolved) -> Data:
     Raises:
         RecipeError: it cannot be read; the message is the reader's.
     """
-    recipe, root = resolved.recipe, resolved.root
+    recipe = resolved.recipe
+    given: dict[str, Any] = {"seed": recipe.split_seed, "root": resolved.root}
     with place("data"):
         if recipe.data.target:
-            made = make(recipe.data, "data", seed=recipe.seed, root=root)
-            skip = recipe.on_error == "skip"
-            return from_user(made, name=recipe.data.target, seed=recipe.seed, skip=skip)
-        return make(recipe.data, "data", seed=recipe.seed, root=root)
+            made, skip = make(recipe.data, "data", **given), recipe.on_error == "skip"
+            return from_user(made, name=recipe.data.target, seed=recipe.split_seed, skip=skip)
+        return make(recipe.data, "data", **given)
 
 
 def _steps(given: int | str, epoch: int) -> int:

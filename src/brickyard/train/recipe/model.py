@@ -277,7 +277,9 @@ class Recipe(BaseModel):
             whole model, or ``"fsdp"``, each with a part of it; one process alone trains as usual.
         device: ``"auto"`` takes an accelerator when there is one.
         threads: threads of torch on the CPU; torch's own choice when left out.
-        seed: decides the split, the initial weights and the order of the samples.
+        seed: decides the initial weights, the order of the samples and all other draws.
+        split_seed: decides which samples are held out for validation, and what data draws; other
+            seeds train on the same samples and are measured on the same ones.
 
     Example:
         >>> recipe = Recipe(data="digits", model="mlp", loss="cross_entropy")
@@ -324,6 +326,7 @@ class Recipe(BaseModel):
     device: str = "auto"
     threads: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0, lt=2**32)
+    split_seed: int = Field(0, ge=0, lt=2**32)
 
     @field_validator("name")
     @classmethod
