@@ -22,6 +22,8 @@ SHARE = 0.025
 EPOCHS_LOOKED = 2
 #: Elements compared per parameter around a step: enough to see a change, bounded in memory.
 ELEMENTS = 2048
+#: Samples that are compared from one pass over their data set to the next, by index.
+PROBES = 8
 #: Steps whose loss graphs are followed, for a leak of memory.
 LEAK_STEPS = 30
 

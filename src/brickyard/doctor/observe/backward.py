@@ -107,6 +107,7 @@ class Backwards:
 
     def _count(self, loss: torch.Tensor, frame: FrameType | None) -> Series:
         """Add a loss to the series of its line."""
+        self.w.evaluations.close()
         key = (frame.f_code, frame.f_lineno) if frame is not None else (None, 0)
         series = self.series.get(key)
         if series is None:

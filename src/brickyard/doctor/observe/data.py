@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, Sub
 from brickyard.doctor.observe.patches import Patches
 from brickyard.doctor.observe.places import user_place
 from brickyard.doctor.observe.record import LoaderSeen
+from brickyard.doctor.observe.samples import Samples
 from brickyard.doctor.observe.tensors import finite, tensors
 from brickyard.doctor.observe.workers import Collate, read_workers
 
@@ -37,8 +38,9 @@ class Loader:
     in_order: bool = False
     compared: bool = False
     continuous: bool = False
-    batch_of: int = 0
-    first: torch.Tensor | None = None
+    kept: dict[int, torch.Tensor] = field(default_factory=dict)  # samples of the first pass
+    met: set[int] = field(default_factory=set)  # ... that were met again
+    changed: set[int] = field(default_factory=set)  # ... and differed
 
 
 class Data:
@@ -53,6 +55,7 @@ class Data:
         self.known: list[Loader] = []
         self._weights: torch.Tensor | None = None
         self._collates: list[Collate] = []
+        self.samples = Samples(watcher)
 
     def install(self, patches: Patches) -> None:
         """Patch the iteration of data loaders."""
@@ -60,6 +63,7 @@ class Data:
         from torch.utils.data import dataloader
 
         patches.replace(dataloader._BaseDataLoaderIter, "__next__", self._patched_next)
+        self.samples.install(patches)
 
     def _patched_iter(self, original: Any) -> Any:
         def iterate(loader: Any) -> Any:
@@ -102,9 +106,10 @@ class Data:
             if info is not None:
                 self.last = (info, batch)
                 info.seen.batches += 1
+                index = self.samples.given(iterator)
                 if info.seen.iterations <= 3:
                     with w.own_time("data"):
-                        self._look(info, batch)
+                        self._look(info, batch, index)
             return batch
 
         return following
@@ -132,10 +137,11 @@ class Data:
         info.seen.iterations += 1
         info.order = 0
         if not info.seen.training and self.main is not None:
+            self.w.evaluations.begin()
             self.w.swaps.evaluating()
         self.iterators[iterator] = info
 
-    def _look(self, info: Loader, batch: Any) -> None:
+    def _look(self, info: Loader, batch: Any, index: Any) -> None:
         found = [t for t in tensors(batch) if t.ndim >= 1]
         if not found:
             return
@@ -149,8 +155,7 @@ class Data:
             return
         mark = y if y is not None else x.flatten(1)[:, :4] if x.ndim > 1 else x
         info.order = hash((info.order, mark.contiguous().cpu().numpy().tobytes()))
-        if not info.seen.training and info.seen.facts["in_order"]:
-            self._same(info, x)
+        self.samples.compare(info, index, x)
         if info.seen.iterations > 1:
             return
         self._finite(info, found)
@@ -162,19 +167,6 @@ class Data:
                 info.continuous = not bool((x[:16] == x[:16].round()).all())
             info.hashes.append(self._hash(x))
             info.rows += rows
-
-    def _same(self, info: Loader, x: torch.Tensor) -> None:
-        """Compare the first evaluation batch with that of the evaluation before."""
-        if info.batch_of == info.seen.iterations:
-            return
-        info.batch_of = info.seen.iterations
-        before, info.first = info.first, x.detach()[:8].clone()
-        if before is not None and before.shape == info.first.shape:
-            changed = (before != info.first).flatten(1).any(1)
-            if bool(changed.any()):
-                self.w.seen.note("changing-samples", "data", info.seen.place,
-                                 changed=int(changed.sum()), probed=changed.numel(),
-                                 images=x.ndim == 4)  # fmt: skip
 
     def _finite(self, info: Loader, found: list[torch.Tensor]) -> None:
         for i, one in enumerate(found):
@@ -213,6 +205,7 @@ class Data:
             seen.facts["duplicates"] = hashes.numel() - hashes.unique().numel()
             seen.facts["hashed"] = hashes.numel()
         if seen.training:
+            self.w.evaluations.begin()
             self.w.swaps.evaluating()
 
     def _entropy(self, info: Loader) -> None:

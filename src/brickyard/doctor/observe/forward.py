@@ -308,9 +308,11 @@ class Forwards:
     # -- steps ---------------------------------------------------------------------------------
     def mode_set(self, module: nn.Module, mode: bool) -> None:
         """Hear that a module's mode is set."""
+        self.w.functions.sweep()
         if not mode and id(module) in self.roots:
             self._pending = True
             with self.w.own_time("evaluation"):
+                self.w.evaluations.begin()
                 self.w.swaps.evaluating()
 
     def stepped(self, track: Track | None) -> None:

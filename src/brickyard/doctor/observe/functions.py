@@ -35,16 +35,21 @@ class _Mode(overrides.TorchFunctionMode):
     def __init__(self, functions: Functions) -> None:
         super().__init__()
         self.functions = functions
+        self.inside = 0  # calls under way: then torch has taken the mode off its stack
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:  # fmt: skip
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+        self.inside += 1
+        try:
+            result = func(*args, **kwargs)
+        finally:
+            self.inside -= 1
         owner = self.functions
-        if not owner.w.busy:
+        if owner._mode is self and not owner.w.busy:
             name = getattr(func, "__name__", "")
-            handler = owner.handlers.get(name)
+            handler = owner.table.get(name)
             if handler is not None and not transformed():
                 with owner.w.own_time("functions"):
                     handler(name, args, kwargs, result)
@@ -57,6 +62,7 @@ class Functions:
     def __init__(self, watcher: Watcher) -> None:
         self.w = watcher
         self._mode: _Mode | None = None
+        self._retired: _Mode | None = None
         self._depth = 0
         self.means: dict[int, weakref.ref[torch.Tensor]] = {}
         self.recent: list[losses.LossCall] = []
@@ -71,27 +77,48 @@ class Functions:
         self.handlers.update(dict.fromkeys(_RELUS, self._rectified))
         self.handlers.update(dict.fromkeys(_SQUASHES, self._squashes))
         self.handlers.update(dict.fromkeys(losses.FUNCTIONS, self._lost))
+        self.table = self.handlers
+        self._evaluation = dict.fromkeys(losses.FUNCTIONS, self._evaluated)
 
     # -- on and off ----------------------------------------------------------------------------
-    def look(self, on: bool) -> None:
-        """Begin or end the function mode; modes that the user entered since stay."""
+    def look(self, on: bool, closely: bool = True) -> None:
+        """Begin or end the function mode; modes that the user entered since stay.
+
+        Args:
+            on: whether to look.
+            closely: at everything; False: at the losses of an evaluation.
+        """
+        self.table = self.handlers if closely else self._evaluation
         if on and self._mode is None:
-            self._mode = _Mode(self)
-            self._depth = _depth()
-            overrides._push_mode(self._mode)
+            self._mode, self._retired = self._retired, None
+            if self._mode is None:
+                self._mode = _Mode(self)
+                self._depth = _depth()
+                overrides._push_mode(self._mode)
         elif not on and self._mode is not None:
-            mode, self._mode = self._mode, None
-            above: list[Any] = []
-            while _depth() > 0:
-                top = overrides._pop_mode()
-                if top is mode:
-                    break
-                above.append(top)
-            else:  # the end of a block that the user began before us took ours for its own
-                leaked = len(above) - self._depth + 1
-                above = above[max(0, leaked) :] if self._depth else above
-            for one in reversed(above):
-                overrides._push_mode(one)
+            self._mode, self._retired = None, self._mode
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Take a mode that is off from torch's stack, unless torch will put it back there.
+
+        ``loss.backward()`` is a function like others: while it runs, torch holds the modes itself.
+        """
+        mode = self._retired
+        if mode is None or mode.inside:
+            return
+        self._retired = None
+        above: list[Any] = []
+        while _depth() > 0:
+            top = overrides._pop_mode()
+            if top is mode:
+                break
+            above.append(top)
+        else:  # the end of a block that the user began before us took ours for its own
+            leaked = len(above) - self._depth + 1
+            above = above[max(0, leaked) :] if self._depth else above
+        for one in reversed(above):
+            overrides._push_mode(one)
 
     def stepped(self) -> None:
         """Forget what belongs to one step."""
@@ -121,6 +148,11 @@ class Functions:
             self.means[id(result)] = weakref.ref(result)
         if len(self.recent) < 8:
             self.recent.append(call)
+
+    def _evaluated(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        """Pass on a loss without a graph; others belong to training."""
+        if isinstance(result, torch.Tensor) and not torch.is_grad_enabled():
+            losses.observe(self.w, name, args, kwargs, result)
 
     def is_mean(self, loss: torch.Tensor) -> bool:
         """Say whether a tensor is what a criterion with the mean of a batch returned."""

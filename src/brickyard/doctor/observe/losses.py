@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ FUNCTIONS = (
     "poisson_nll_loss", "gaussian_nll_loss", "ctc_loss", "multi_margin_loss", "soft_margin_loss",
     "margin_ranking_loss", "triplet_margin_loss", "cosine_embedding_loss",
 )  # fmt: skip
+#: Options that make a loss larger in training than in evaluation.
+_HARDER = ("weight", "pos_weight", "label_smoothing")
 #: Operations that only rearrange elements.
 _VIEWS = (
     "View", "UnsafeView", "Reshape", "Transpose", "Permute", "Squeeze", "Unsqueeze", "Slice",
@@ -61,6 +64,8 @@ def observe(
     if not result.requires_grad:
         if torch.is_grad_enabled() and result.is_floating_point():
             _without_graph(w, name, given)
+        elif w.evaluations.open:
+            w.evaluations.lost(name, given, target, kwargs, result)
         return None
     place = user_place(4)
     key = (name, place.file, place.line)
@@ -68,6 +73,8 @@ def observe(
     if seen is None:
         seen = w.seen.losses[key] = LossSeen(name, place)
         seen.facts["reduction"] = kwargs.get("reduction", "mean")
+        options = [k for k in _HARDER if torch.is_tensor(kwargs.get(k)) or kwargs.get(k)]
+        seen.facts["options"] = options
     seen.calls += 1
     x, y = given.detach(), target.detach()
     if name in ELEMENTWISE:
@@ -159,6 +166,9 @@ def _classes(
     labels = y[y != ignore].flatten()
     if not labels.numel() or int(labels.min()) < 0 or classes > 100_000:
         return
+    if x.ndim == 2 and labels.shape == y.shape:
+        right = seen.facts.setdefault("right", deque(maxlen=8))
+        right.append((int((x.argmax(1) == y).sum()), y.numel()))
     counts = torch.bincount(labels.cpu(), minlength=classes)
     before = seen.facts.get("labels")
     if before is not None and before.shape == counts.shape:

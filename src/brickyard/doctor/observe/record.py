@@ -75,6 +75,8 @@ class OptimizerSeen:
     changed: int = 0  # close looks at which anything changed
     unchanged: int = 0  # ... at which nothing did, with a rate and a gradient
     eps: float | None = None
+    norms: list[float] = field(default_factory=list)  # of one gradient, step by step
+    gauge: str = ""  # the parameter whose gradient that is
 
 
 @dataclass
@@ -131,6 +133,35 @@ class LoaderSeen:
 
 
 @dataclass
+class Round:
+    """One evaluation: sums over its batches."""
+
+    step: int
+    epoch: int
+    full: bool = True  # answers are counted, too
+    rows: int = 0
+    total: Any = 0.0  # of the loss, times rows
+    right: int = 0
+    counts: Any = None  # classes answered, classes asked for
+    sums: Any = None  # sums and sums of squares, of outputs and of targets, by column
+
+    @property
+    def loss(self) -> float:
+        """Return the mean loss."""
+        return float(self.total) / max(self.rows, 1)
+
+
+@dataclass
+class EvaluationSeen:
+    """What a loss function was given while nothing was trained, from one line and one loader."""
+
+    function: str
+    place: Place
+    loader: int  # -1: tensors at hand
+    rounds: list[Round] = field(default_factory=list)
+
+
+@dataclass
 class SchedulerSeen:
     """A learning-rate scheduler that was stepped."""
 
@@ -163,6 +194,7 @@ class Seen:
     losses: dict[Any, LossSeen] = field(default_factory=dict)
     series: dict[Any, Series] = field(default_factory=dict)
     loaders: list[LoaderSeen] = field(default_factory=list)
+    evaluations: dict[Any, EvaluationSeen] = field(default_factory=dict)
     schedulers: list[SchedulerSeen] = field(default_factory=list)
     epoch_steps: list[int] = field(default_factory=list)  # step at which each epoch began
     forwards: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from brickyard.doctor.observe import static
 from brickyard.doctor.observe.backward import Backwards
 from brickyard.doctor.observe.calls import Calls
 from brickyard.doctor.observe.data import Data
+from brickyard.doctor.observe.evaluations import Evaluations
 from brickyard.doctor.observe.forward import Forwards, Root
 from brickyard.doctor.observe.functions import Functions
 from brickyard.doctor.observe.optimizers import Optimizers
@@ -104,6 +105,7 @@ class Watcher:
         self.backwards = Backwards(self)
         self.calls = Calls(self)
         self.data = Data(self)
+        self.evaluations = Evaluations(self)
         self.probes = Probes(self)
         self.swaps = Swaps(self)
         self._until = T.FIRST_STEPS  # look closely up to this step
@@ -123,6 +125,7 @@ class Watcher:
 
     def pause(self) -> None:
         """Stop looking closely, without forgetting anything."""
+        self.evaluations.close()
         self._look(False)
 
     def stop(self) -> None:
@@ -131,8 +134,10 @@ class Watcher:
             return
         self.active = False
         self.ended = perf_counter()
+        self.evaluations.close()
         self._look(False)
         with self.own_time("end"):
+            self.functions.sweep()
             self.swaps.at_end()
             self.data.at_end()
         self.patches.undo()
@@ -169,6 +174,7 @@ class Watcher:
             self.problem("observation", error)
 
     def _tick(self) -> None:
+        self.functions.sweep()
         seen = self.seen
         step = seen.step
         if self.limit is not None and step >= self.limit:
@@ -213,6 +219,7 @@ class Watcher:
     def compiled(self) -> None:
         """Hear of torch.compile: it would trace our hooks, so that only steps are followed on."""
         self.eager = False
+        self.evaluations.close()
         self.forwards.look(False)
         self.functions.look(False)
 
@@ -241,7 +248,8 @@ class Watcher:
         self.deep = on
         try:
             self.forwards.look(on and self.eager)
-            self.functions.look(on and self.eager)
+            open_ = self.evaluations.open
+            self.functions.look((on or open_) and self.eager, on or not open_)
             self.optimizers.look(on)
         except Exception as error:
             self.problem("observation", error)
