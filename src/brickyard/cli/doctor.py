@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from brickyard.cli.frame import argument, command
 from brickyard.cli.train import OVERRIDES, RECIPE, prepare
@@ -21,16 +22,17 @@ from brickyard.errors import UserError
              "end, unwatched"),
     argument("--strict", action="store_true",
              help="exit code 3 when a finding of severity error is reported"),
+    argument("-m", dest="module", action="store_true",
+             help="what follows is the name of a module, as for python -m"),
     argument("script", metavar="train.py", help="the script, run as itself"),
     argument("rest", nargs=argparse.REMAINDER, metavar="ARGS", help="its own arguments"),
 )  # fmt: skip
 def doctor_run(json: str | None, html: str | None, steps: int | None, strict: bool,
-               script: str, rest: Sequence[str]) -> int:  # fmt: skip
+               module: bool, script: str, rest: Sequence[str]) -> int:  # fmt: skip
     """Watch a training script, unchanged, and report what is wrong with it and where."""
     if steps is not None and steps < 1:
         raise UserError(f"--steps must be 1 or more; got {steps}")
-    if not os.path.isfile(script):
-        raise UserError(f"there is no script {script!r}; give the path of a Python file")
+    _there(script, module)
     for name, path in (("--json", json), ("--html", html)):
         folder = os.path.dirname(os.path.abspath(path)) if path else ""
         if folder and not os.path.isdir(folder):
@@ -38,7 +40,23 @@ def doctor_run(json: str | None, html: str | None, steps: int | None, strict: bo
     from brickyard.doctor.run import run_script
 
     sys.stdout.flush()
-    return run_script(script, list(rest), json=json, html=html, steps=steps, strict=strict)
+    return run_script(script, list(rest), json=json, html=html, steps=steps, strict=strict,
+                      module=module)  # fmt: skip
+
+
+def _there(script: str, module: bool) -> None:
+    """Tell at once when there is nothing to run."""
+    if module:
+        top = script.partition(".")[0]
+        near = (os.path.exists(os.path.join(os.getcwd(), top + end)) for end in ("", ".py"))
+        if not top.isidentifier() or (find_spec(top) is None and not any(near)):
+            raise UserError(f"there is no module {script!r} that can be run, as for python -m")
+    elif os.path.isdir(script):
+        raise UserError(f"{script!r} is a folder; give the path of a Python file")
+    elif not os.path.isfile(script):
+        dotted = script.replace(".", "").isidentifier() and not script.endswith(".py")
+        other = f", or -m {script} for a module" if dotted else ""
+        raise UserError(f"there is no script {script!r}; give the path of a Python file{other}")
 
 
 @command(

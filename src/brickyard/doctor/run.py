@@ -13,28 +13,31 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from types import CodeType, ModuleType
+from importlib.util import find_spec
+from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
 from brickyard.doctor.finding import Report
 from brickyard.doctor.session import Session
 
 STRICT_CODE = 3
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def run_script(
     script: str, arguments: Sequence[str], *, json: str | None = None, html: str | None = None,
-    steps: int | None = None, strict: bool = False,
+    steps: int | None = None, strict: bool = False, module: bool = False,
 ) -> int:  # fmt: skip
     """Run a script watched and return the exit code: its own, or 3 for an error when strict.
 
     Args:
-        script: path of the script.
+        script: path of the script, or name of the module.
         arguments: what it finds in ``sys.argv[1:]``.
         json: file for the report as JSON.
         html: file for the report as a page.
         steps: stop watching after so many optimizer steps and report then.
         strict: return 3 when there is a finding of severity error.
+        module: run a module by its name, as ``python -m`` does.
     """
     said: list[Report] = []
 
@@ -52,8 +55,8 @@ def run_script(
     session.open()
     code = 1
     try:
-        with _as_main(script, arguments) as module:
-            code = _execute(script, module)
+        with _as_main(script, arguments, module) as main:
+            code = _execute(script, main, module)
     finally:
         report = session.close(finished=code == 0)
         report.exit_code = code
@@ -68,11 +71,11 @@ def run_script(
     return STRICT_CODE if strict and report.worst() == "error" else code
 
 
-def _execute(script: str, module: ModuleType) -> int:
-    """Run the code in the module and return the exit code that python would give."""
+def _execute(script: str, main: ModuleType, module: bool) -> int:
+    """Run the code in ``__main__`` and return the exit code that python would give."""
     try:
         with _terminating():
-            exec(_compile(script), module.__dict__)
+            exec(_named(script, main) if module else _compile(script), main.__dict__)
     except SystemExit as stop:
         if stop.code is None or isinstance(stop.code, int):
             return stop.code or 0
@@ -92,21 +95,37 @@ def _compile(script: str) -> CodeType:
         return compile(file.read(), script, "exec", dont_inherit=True)
 
 
+def _named(name: str, main: ModuleType) -> CodeType:
+    """Return a module's code, and tell ``__main__`` whose it is; of a package its ``__main__``."""
+    spec = find_spec(name)
+    if spec is not None and spec.submodule_search_locations is not None:
+        spec = find_spec(f"{name}.__main__")
+    code = spec.loader.get_code(spec.name) if spec is not None else None  # pyright: ignore
+    if spec is None or code is None:
+        raise ModuleNotFoundError(f"there is no module {name!r} that can be run, as for python -m")
+    sys.argv[0] = str(spec.origin)
+    main.__dict__.update(
+        __file__=spec.origin, __cached__=spec.cached, __package__=spec.parent, __spec__=spec,
+        __loader__=spec.loader,
+    )  # fmt: skip
+    return code
+
+
 @contextmanager
-def _as_main(script: str, arguments: Sequence[str]) -> Iterator[ModuleType]:
+def _as_main(script: str, arguments: Sequence[str], module: bool) -> Iterator[ModuleType]:
     """Make a module ``__main__`` for the script, as python does, and put all back after."""
-    module = ModuleType("__main__")
+    main = ModuleType("__main__")
     values: dict[str, Any] = {
         "__file__": script, "__cached__": None, "__builtins__": __builtins__, "__spec__": None,
     }  # fmt: skip
-    module.__dict__.update(values)
+    main.__dict__.update(values)
     before = sys.modules.get("__main__"), sys.argv, list(sys.path)
-    sys.modules["__main__"] = module
-    sys.argv = [script, *arguments]
-    folder = os.path.dirname(os.path.realpath(script))
+    sys.modules["__main__"] = main
+    sys.argv = ["-m" if module else script, *arguments]
+    folder = os.getcwd() if module else os.path.dirname(os.path.realpath(script))
     sys.path[:] = [folder, *(p for p in sys.path[1:] if p != folder)]
     try:
-        yield module
+        yield main
     finally:
         if before[0] is not None:
             sys.modules["__main__"] = before[0]
@@ -139,13 +158,25 @@ def _terminating() -> Iterator[None]:
 def _show(error: BaseException) -> None:
     """Print the traceback without our own frames."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-        trace = trace.tb_next
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__traceback__ = _users(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
+    trace = error.__traceback__
     sys.stdout.flush()
     if sys.excepthook is not sys.__excepthook__:
         sys.excepthook(type(error), error, trace)
     else:
         traceback.print_exception(type(error), error, trace)
+
+
+def _users(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without the frames of the doctor."""
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+        trace = trace.tb_next
+    if trace is not None:
+        trace.tb_next = _users(trace.tb_next)
+    return trace
 
 
 def _print(report: Report) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from brickyard.doctor.children import Children
+from brickyard.doctor.children import Children, Merged
 from brickyard.doctor.finding import Finding, Report, ordered
-from brickyard.doctor.imports import when_imported
+from brickyard.doctor.hook.brickyard_hook import when_imported
 
 if TYPE_CHECKING:
     from brickyard.doctor.observe.watcher import Watcher
@@ -23,24 +23,26 @@ class Session:
         on_limit: gets the report when that limit is reached.
         folder: where children of an outer session leave their findings; empty for one's own.
         light: leave processes that the watched one starts alone.
+        on_judged: called when what was seen has been judged during the run.
     """
 
     def __init__(
         self, steps: int | None = None, on_limit: Callable[[Report], None] | None = None,
-        folder: str = "", light: bool = False,
+        folder: str = "", light: bool = False, on_judged: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         self.steps = steps
         self.on_limit = on_limit
         self.light = light
+        self.on_judged = on_judged
         self.limited = False
         self.watcher: Watcher | None = None
-        self.children = Children(folder)
+        self.children = Children(folder, steps)
         self._begun = 0.0
         self._seconds: float | None = None
         self._findings: dict[tuple[str, str, str, int], Finding] = {}
         self._times: dict[tuple[str, str, str, int], tuple[int, int]] = {}
         self._undo: Callable[[], None] | None = None
-        self._merged: tuple[list[Finding], int, list[tuple[str, str]]] = ([], 0, [])
+        self._merged = Merged([])
 
     def open(self) -> None:
         """Begin: at once when torch is imported, otherwise as soon as it is."""
@@ -55,7 +57,7 @@ class Session:
     def _start(self) -> None:
         from brickyard.doctor.observe.watcher import Watcher
 
-        self.watcher = Watcher(self.steps, on_limit=self._reached, on_check=self._judge)
+        self.watcher = Watcher(self.steps, on_limit=self._reached, on_check=self._checked)
         self.watcher.start()
 
     def _reached(self) -> None:
@@ -86,24 +88,38 @@ class Session:
         self.children.remove()
         return report
 
-    def report(self) -> Report:
-        """Return what is known so far."""
+    def report(self, judge: bool = True) -> Report:
+        """Return what is known so far.
+
+        Args:
+            judge: look at all that was seen once more; False takes the last judgement.
+        """
         seconds = self._seconds
         if seconds is None:
             seconds = perf_counter() - self._begun
-        findings, steps, problems = self._merged
-        watcher = self.watcher
+        merged, watcher = self._merged, self.watcher
         if watcher is None:
-            return Report(seconds=seconds, steps=steps, findings=ordered(findings))
-        self._judge()
+            return Report(
+                seconds=seconds, steps=merged.steps, overhead=merged.overhead,
+                findings=ordered(merged.findings), problems=sorted({*merged.problems}),
+            )  # fmt: skip
+        if judge:
+            self._judge()
         run = (watcher.ended or perf_counter()) - watcher.begun - watcher.own
+        own = watcher.own / max(run, 1e-9)
         return Report(
-            steps=max(watcher.seen.step, steps),
-            overhead=watcher.own / max(run, 1e-9),
-            findings=ordered([*self._findings.values(), *findings]),
-            problems=sorted({*watcher.problems.items(), *problems}),
+            steps=max(watcher.seen.step, merged.steps),
+            overhead=own if watcher.seen.step else max(own, merged.overhead),
+            findings=ordered([*self._findings.values(), *merged.findings]),
+            problems=sorted({*watcher.problems.items(), *merged.problems}),
             seconds=seconds,
         )
+
+    def _checked(self) -> None:
+        """Judge during the run, and tell who wants to know."""
+        self._judge()
+        if self.on_judged is not None:
+            self.on_judged()
 
     def _judge(self) -> None:
         """Judge all that was seen; a finding keeps the step at which it was first made."""

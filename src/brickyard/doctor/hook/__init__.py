@@ -1,0 +1,1 @@
+"""The folder that is put on ``PYTHONPATH`` of processes that a watched script starts."""
