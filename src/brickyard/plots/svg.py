@@ -26,13 +26,12 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
         >>> print(tag("text", "a < b", class_="tick", text_anchor="end"))
         <text class="tick" text-anchor="end">a &lt; b</text>
     """
-    inner = Markup("").join(escape(child) for child in children)
+    # Plain strings of escaped parts: Markup.format parses its text anew for every attribute.
+    inner = "".join(map(escape, children))
     pairs = ((k.rstrip("_").replace("_", "-"), v) for k, v in attributes.items() if v is not None)
     # viewBox and the like keep their capitals: no attribute used here has an underscore itself.
-    written = Markup("").join(Markup(' {}="{}"').format(k, v) for k, v in pairs)
-    if not children:
-        return Markup("<{}{}/>").format(Markup(name), written)
-    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), written, inner)
+    written = "".join(f' {escape(k)}="{escape(v)}"' for k, v in pairs)
+    return Markup(f"<{name}{written}>{inner}</{name}>" if children else f"<{name}{written}/>")
 
 
 def pct(share: float) -> str:
