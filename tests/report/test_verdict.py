@@ -118,6 +118,36 @@ def test_plateau():
     assert "from epoch 2 on" in verdict.sentence
 
 
+def jumping(step, monitor="accuracy", mode="max", **options):
+    """Reach a level at once, and jump around it by ``step`` from one evaluation to the next."""
+    signs = [0, 1, -1, 1, 1, -1, 1, -1, -1, 1, -1, 1, 1, -1, 1, -1]
+    values = [0.4, 0.6, *(0.8 + step * sign for sign in signs)]
+    return judge(run(lambda e: {"loss": 0.5, monitor: values[round(e) - 1]}, epochs=len(values),
+                     monitor=monitor, mode=mode, **options))  # fmt: skip
+
+
+def test_noisy_needs_more_than_a_tenth_of_the_gain_and_more_than_its_samples_explain():
+    verdict = jumping(0.08)
+    assert (verdict.kind, verdict.tone, verdict.label) == ("noisy", "warn", "Noisy")
+    assert "over the last 10 evaluations, validation accuracy scattered by" in verdict.sentence
+    assert "points around its trend" in verdict.sentence
+    assert "88.0\u202f%" in " ".join(verdict.evidence)
+    assert "cosine schedule" in verdict.advice
+    assert "EMA" in jumping(0.08, recipe={"schedule": {"name": "cosine"}}).advice
+    assert jumping(0.01).kind != "noisy"  # within a twentieth of the gain
+    assert jumping(0.08, data={"val": 40, "classes": list("ab")}).kind != "noisy"  # 3 of 40
+    returns = jumping(0.2, monitor="return", task="policy")
+    assert returns.kind == "noisy"
+    assert "more episodes" in returns.advice
+    assert jumping(0.2, monitor="mae", mode="min", task="regression").kind == "noisy"
+
+
+def test_a_metric_without_samples_to_count_is_noisy_by_itself():
+    """Pixels are not samples: their number explains nothing."""
+    assert jumping(0.08, monitor="mean_iou", task="segmentation").kind == "noisy"
+    assert jumping(0.008, monitor="mean_iou", task="segmentation").kind != "noisy"
+
+
 def test_stopped_early():
     values = [0.8, 0.9, 0.93, 0.945, 0.955, 0.97, 0.967, 0.968, 0.966]
     verdict = judge(

@@ -19,7 +19,7 @@ CODE = MODULES + sorted(
 LEVELS = [
     {"errors", "version"},
     {"catalog", "runs", "compiler"},
-    {"plots"},
+    {"plots", "reading"},
     {"nn", "losses", "schedules", "clip", "regularize", "augment"},
     {"optim", "report", "doctor"},
     {"train"},

@@ -245,15 +245,19 @@ class Facts:
 
     @cached_property
     def noise(self) -> float:
-        """Return one standard error of the monitored value.
+        """Return one standard error of the monitored value; the scatter where none is known."""
+        return self.sampling or self.scatter
 
-        For a share of one: of a proportion over the validation samples. Else, and where what is
-        counted are pixels or symbols and not samples: the scatter.
+    @cached_property
+    def sampling(self) -> float:
+        """Return one standard error of a proportion over the validation samples; 0 if unknown.
+
+        It is unknown where what is counted are pixels or symbols and not samples.
         """
-        if self.share and self.val_size and self.task not in _COUNTS_PARTS:
-            p = (self.best * self.val_size + 1) / (self.val_size + 2)
-            return math.sqrt(p * (1 - p) / self.val_size)
-        return self.scatter
+        if not (self.share and self.val_size and self.task not in _COUNTS_PARTS):
+            return 0.0
+        p = (self.best * self.val_size + 1) / (self.val_size + 2)
+        return math.sqrt(p * (1 - p) / self.val_size)
 
     @cached_property
     def scatter(self) -> float:

@@ -7,10 +7,9 @@ import re
 
 import numpy as np
 
+from brickyard.reading import Verdict, rise
 from brickyard.report.facts import Facts
-from brickyard.report.history import Series
 from brickyard.report.phrases import (
-    Verdict,
     against,
     best_so_far,
     chance,
@@ -33,8 +32,8 @@ def diverged(f: Facts) -> Verdict | None:
         evidence.append(f"{count(bad.sum())} of {plural(len(loss), 'training row')} not finite.")
     elif ends_broken(f.history.get("val", "loss")):
         sentence = "the validation loss is no longer a finite number."
-    elif f.loss_counts and (rise := _rise(loss)) is not None:
-        start, low, end = rise
+    elif f.loss_counts and (rose := rise(loss.finite.value)) is not None:
+        start, low, end = rose
         sentence = f"the training loss rose to {number(end)}; it began at {number(start)}."
         evidence.append(f"Its lowest on the way was {number(low)}.")
     elif f.exit_reason == "failed" and re.search(r"\bnan\b|non-?finite|not finite", f.error, re.I):
@@ -43,16 +42,6 @@ def diverged(f: Facts) -> Verdict | None:
         return None
     evidence = [loss_path(loss), *evidence, _gradient_peak(f)]
     return Verdict("diverged", "bad", "Diverged", sentence, told(evidence), _calmer(f))
-
-
-def _rise(loss: Series) -> tuple[float, float, float] | None:
-    """Return start, lowest and end of a positive loss that ended well above its start."""
-    values = loss.finite.value
-    if len(values) < 20 or values.min() <= 0:
-        return None
-    start, end = float(np.median(loss.head(0.05, 5))), float(np.median(loss.tail(0.1, 5)))
-    low = float(min(np.median(part) for part in np.array_split(values, 20)))
-    return (start, low, end) if end > 1.2 * start and end > 2 * low else None
 
 
 def _gradient_peak(f: Facts) -> str:

@@ -1,37 +1,16 @@
-"""A verdict, and the sentences that several rules say."""
+"""The sentences that several rules say."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
+from brickyard.reading import Verdict as Verdict
 from brickyard.report.facts import Facts
 from brickyard.report.history import Series
 from brickyard.report.wording import count, epochs, number
 from brickyard.report.yardsticks import constant
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Hold a judgement.
-
-    Attributes:
-        kind: the rule that spoke, such as ``"overfit"``.
-        tone: ``"good"``, ``"warn"``, ``"bad"`` or ``"none"``.
-        label: one or two words.
-        sentence: what happened, behind ``label:``.
-        evidence: the numbers it rests on, a sentence each.
-        advice: the cheapest next thing to try.
-    """
-
-    kind: str
-    tone: str
-    label: str
-    sentence: str
-    evidence: tuple[str, ...] = ()
-    advice: str = ""
 
 
 def told(sentences: list[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from brickyard.reading import settled, unsteady
 from brickyard.report.facts import Facts
 from brickyard.report.mishaps import diverged, failed, interrupted, short, unmeasured, unvalidated
 from brickyard.report.phrases import Verdict, against, chance, ends_broken, gap, told
@@ -35,7 +36,7 @@ def judge(facts: Facts) -> Verdict:
     """Return the verdict on a run: of the first rule that has one."""
     rules: tuple[Callable[[Facts], Verdict | None], ...] = (
         diverged, failed, unmeasured, interrupted, unvalidated, short, not_learning, overfit,
-        worsened, still_improving, underfit, overconfident, stopped_early, plateau,
+        worsened, still_improving, underfit, overconfident, noisy, stopped_early, plateau,
     )  # fmt: skip
     for rule in rules:
         verdict = rule(facts)
@@ -233,11 +234,37 @@ def _peak(f: Facts) -> str:
     return f"{f.monitor_words} {verb} {f.show(f.best)} in epoch {epochs(f.best_epoch)}"
 
 
+def noisy(f: Facts) -> Verdict | None:
+    """Speak when the monitored value jumps about more than its trend and its samples explain."""
+    values = f.monitored.value
+    found = unsteady(values, 3 * f.sampling)  # from ten values, chance doubles it
+    if found is None:
+        return None
+    middle = float(np.median(values[-found.count :]))
+    return Verdict(
+        "noisy", "warn", "Noisy",
+        f"over the last {plural(found.count, 'evaluation')}, {f.monitor_words} scattered by "
+        f"{f.show_gap(found.spread)} around its trend, which went {f.show_gap(found.trend)}.",
+        told([f"The best of them, {f.show(f.best)} in epoch {epochs(f.best_epoch)}, is luck in "
+              f"part: their median is {f.show(middle)}.", chance(f)]),
+        _steadier(f),
+    )  # fmt: skip
+
+
+def _steadier(f: Facts) -> str:
+    if "return" in f.monitor or "reward" in f.monitor:
+        return "Average more episodes in each evaluation, then repeat the run with other seeds."
+    if not f.recipe.get("schedule"):
+        held = "it is constant, and small last steps hold what was reached."
+        return f"Let the learning rate fall to zero (a cosine schedule): {held}"
+    return "Halve the learning rate, double the batch, or evaluate an average of the weights (EMA)."
+
+
 def plateau(f: Facts) -> Verdict | None:
     """Speak when the first third of the run reached all there was to gain."""
     values = f.monitored.value
     bar = max(f.noise, 0.002 if f.share else 0.01 * abs(f.best))
-    reached = next(i for i, v in enumerate(values) if f.gain(f.best, v) <= bar)
+    reached = settled([f.gain(v, 0.0) for v in values], bar)
     epoch = float(f.monitored.epoch[reached])
     spare = 1 - epoch / f.history.last_epoch
     if len(values) < 6 or spare < 2 / 3:
