@@ -70,9 +70,16 @@ EVAL_SCALE = 50.0
 #: Planned length of a schedule against the steps made.
 HORIZON_LONG = 1.5
 HORIZON_SHORT = 0.5
+#: A run that ends before half of its schedule may have been stopped on purpose: information only,
+#: unless the plan is too long by exactly the batch size or the number of accumulated passes.
+UNIT_OFF = 0.02
+UNIT_LEAST = 8  # smaller batches: stopped after a quarter of the epochs looks the same
+UNIT_STEPS = 20
 #: Rate against its peak below which nothing is learned any more, before this part of the run.
 LR_VANISHED = 1e-3
 LR_EARLY = 0.2
+#: Changes of direction of the rate in an epoch: one cycle has one, restarts have two a cycle.
+LR_FLIPS = 3
 #: Label entropy within batches over that of the data set: sorted labels give 0.2, shuffled 0.97.
 BATCH_ENTROPY = 0.5
 #: Share of padding among the targets that count: documents that end early reach some percent.
@@ -80,6 +87,13 @@ PAD_SHARE = 0.05
 #: Share of positions at which the targets equal the inputs, moved by an offset.
 SAME_TOKENS = 0.99
 OTHER_TOKENS = 0.9
+#: Where targets are not seen: share of answers that repeat the input at another offset, beyond
+#: those that repeat the next token, after so many steps. Runs of one token do not count: slow
+#: signals are best predicted by their present value. For offset 0 the loss must tell, too: a copy
+#: is learned to a tenth of the tokens' entropy, a persistent signal is not.
+SHIFT_STEPS = 200
+SHIFT_GAP = 0.2
+COPY_LOSS = 0.1
 #: Overlap of validation with training data: one copy is a warning, one in a hundred an error.
 OVERLAP_ERROR = 0.01
 #: Equal contents can be chance (blank lines of a text, one scan twice): fewer are information.
@@ -106,9 +120,19 @@ EPS_HALF = 6e-8
 EPS_LARGE = 1e-2
 #: Spread of weights times the root of the fan-in: initializers give 0.5 to 2.
 INIT_SPREAD = (0.02, 10.0)
-#: Gradient norm: distance from the median in units of the median deviation, and how often.
+#: Elements of one gradient whose norm is taken at every step: the cost of a sum.
+GAUGE = 16384
+#: Logarithm of a gradient's norm: distance above the median of 200 steps in units of the median
+#: deviation, how often within 50 steps; the deviation counts as 0.05 (5 %) at least, since nearly
+#: constant norms deviate by nothing.
 GRAD_MAD = 8.0
 GRAD_TIMES = 3
+GRAD_WINDOW = 200
+GRAD_RECENT = 50
+GRAD_LEAST = 0.05
+#: Gradient of the first layer over that of the last: residual and normalized networks stay above
+#: 1e-3, twenty sigmoid layers give 1e-12.
+GRAD_VANISHED = 1e-6
 #: Relative change of outputs across samples below which they ignore their input.
 SAME_OUTPUT = 1e-6
 #: Output spread over that of the targets, below which predictions have collapsed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from statistics import median
 
@@ -297,24 +298,53 @@ def _flat(optimizer: OptimizerSeen) -> bool:
 
 @check(
     51, "grad-norm-anomaly", "info", weight=0.2,
-    sees="single backward passes whose loss leaps far above the others",
+    sees="the norm of one gradient step by step, against the median of 200 steps; the gradient of "
+    "the first layer against that of the last",
     why="Single batches with huge gradients can undo many steps.",
-    try_="Clip gradients by norm; look at the batches.",
-    allows="anything that happens once or twice",
+    try_="Clip gradients by norm (clip_grad_norm_); look at the batches of these steps.",
+    allows="leaps that happen once or twice in 50 steps, gradients that are clipped before the "
+    "step, drifts, batches without any gradient; first layers that are embeddings; it is "
+    "information only, since rare batches are healthy in many tasks",
     source="Pascanu et al. 2013, On the difficulty of training recurrent networks",
 )  # fmt: skip
 def grad_norm(seen: Seen) -> Iterable[Say]:
-    """Report losses that leap again and again."""
-    for series in seen.series.values():
-        values = [v for v in series.values[-400:] if v - v == 0.0]
-        if len(values) < 200:
-            continue
-        recent, middle = values[-50:], median(values[-200:])
-        spread = median(abs(v - middle) for v in values[-200:])
-        leaps = sum(v - middle > 3 * T.GRAD_MAD * spread for v in recent) if spread > 0 else 0
-        if leaps >= T.GRAD_TIMES:
+    """Report gradients that leap again and again, and those that vanish on their way."""
+    for optimizer in seen.optimizers:
+        found = _leaps(optimizer.norms)
+        if found is not None:
+            at, count, times, middle = found
             yield Say(
-                f"{leaps} of the last 50 losses were more than {3 * T.GRAD_MAD:g} deviations above "
-                f"the median {middle:.4g}.",
-                "loss", series.place,
+                f"{count} of {T.GRAD_RECENT} steps up to step {at} had gradients of "
+                f"{optimizer.gauged} far above the others: up to {times:.3g} times the median norm "
+                f"{middle:.3g} of {T.GRAD_WINDOW} steps.",
+                optimizer.gauged, optimizer.step_place, step=at,
             )  # fmt: skip
+        layers = [p for p in _params(seen, optimizer) if p.order >= 0 and p.tracked and p.trainable]
+        layers = [p for p in layers if len(p.sizes) >= T.LOOKS and "Embedding" not in p.owner]
+        if len(layers) < 2:
+            continue
+        first, last = min(layers, key=lambda p: p.order), max(layers, key=lambda p: p.order)
+        one, two = median(first.sizes), median(last.sizes)
+        if 0.0 < one < T.GRAD_VANISHED * two and first.order < last.order:
+            yield Say(
+                f"The gradient of the first layer ({first.name}, {one:.2g} per element) is "
+                f"{one / two:.1g} times that of the last one ({last.name}, {two:.2g}), in the "
+                f"middle of {len(first.sizes)} steps looked at.",
+                first.name, optimizer.place,
+                why="Gradients vanish on their way back: the first layers hardly learn.",
+                try_="Residual connections, a norm between layers, ReLU or GELU instead of sigmoid "
+                "and tanh, or initializers that keep the spread.",
+            )  # fmt: skip
+
+
+def _leaps(norms: list[float]) -> tuple[int, int, float, float] | None:
+    """Return where the norm leapt often: step, how often, by how much at the most, the median."""
+    logs = [math.log(v) for v in norms if 0.0 < v < math.inf]
+    for end in range(T.GRAD_WINDOW, len(logs) + 1, T.GRAD_RECENT):
+        window = logs[end - T.GRAD_WINDOW : end]
+        middle = median(window)
+        spread = max(median(abs(v - middle) for v in window), T.GRAD_LEAST)
+        far = [v - middle for v in window[-T.GRAD_RECENT :] if v - middle > T.GRAD_MAD * spread]
+        if len(far) >= T.GRAD_TIMES:
+            return end, len(far), math.exp(max(far)), math.exp(middle)
+    return None

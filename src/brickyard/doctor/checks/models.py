@@ -152,12 +152,14 @@ def pad_in_loss(seen: Seen) -> Iterable[Say]:
 
 @check(
     42, "shift-error", "warning", weight=0.9,
-    sees="the offset at which the targets of a token loss repeat the inputs",
+    sees="the offset at which the targets of a token loss repeat the inputs; where targets are not "
+    "seen, that at which the answers of a causal model do, after 200 steps",
     why="With offset 0 the model learns to copy; with 2 it skips a token.",
     try_="Shift once: logits[:, :-1] against tokens[:, 1:]; models that shift inside take "
     "labels = inputs.",
     allows="encoders and autoencoders (every position sees every token), masked tokens, several "
-    "heads with offsets of their own",
+    "heads with offsets of their own, slow signals whose next token is mostly the present one, "
+    "outputs over other classes than the input's vocabulary",
     source="huggingface/transformers#47394, #37830",
 )  # fmt: skip
 def shift_error(seen: Seen) -> Iterable[Say]:
@@ -169,21 +171,51 @@ def shift_error(seen: Seen) -> Iterable[Say]:
     ]
     if any(s.get(1, 0) > T.OTHER_TOKENS for _, s in shares):
         return
+    spoken = False
     for loss, share in shares:
         if loss.calls < T.IN_ROW:
             continue
         if share.get(2, 0) > T.SAME_TOKENS:
+            spoken = True
             yield Say(
                 f"Target t is input t + 2 at {share[2]:.0%} of positions, input t + 1 at "
                 f"{share.get(1, 0):.0%}: shifted twice.",
                 loss.function, loss.place,
             )  # fmt: skip
         elif share.get(0, 0) > T.SAME_TOKENS and causal:
+            spoken = True
             yield Say(
                 f"Target t is input t at {share[0]:.0%} of positions, and the model sees no later "
                 "tokens: it learns to copy.",
                 loss.function, loss.place,
             )  # fmt: skip
+    if not spoken:
+        yield from _shifted_answers(seen, causal)
+
+
+def _shifted_answers(seen: Seen, causal: set[str]) -> Iterable[Say]:
+    """Report causal models whose answers repeat another token than the next one."""
+    for note in seen.of("token-answers"):
+        if note.where not in causal or note.count < T.IN_ROW:
+            continue
+        v = note.values
+        now, following, after = (n / max(v["of"], 1) for n in v["same"])
+        loss = v["loss"] if v["loss"] is not None else v["entropy"]
+        if after - max(following, now) > T.SHIFT_GAP:
+            said = "the token after the next one: targets seem to be shifted twice"
+        elif now - following > T.SHIFT_GAP and 0 <= loss < T.COPY_LOSS * v["entropy"]:
+            said = (
+                f"the present token, and the loss is {loss:.2g} where the tokens' entropy is "
+                f"{v['entropy']:.2g}: it learned to copy"
+            )
+        else:
+            continue
+        yield Say(
+            f"At {note.count} looks after {T.SHIFT_STEPS} steps the likeliest answers of "
+            f"{note.where} were the present token at {now:.0%} of positions, the next one at "
+            f"{following:.0%}, the one after it at {after:.0%}. Mostly {said}.",
+            note.where, note.place,
+        )  # fmt: skip
 
 
 @check(

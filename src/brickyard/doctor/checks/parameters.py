@@ -142,18 +142,28 @@ def two_optimizers(seen: Seen) -> Iterable[Say]:
 
 @check(
     6, "tie-broken", "error", weight=0.95,
-    sees="a parameter that two modules shared and one of them now holds a copy of its own",
+    sees="a parameter that two modules shared, or that the model's config says they share, and of "
+    "which one of them now holds a copy of its own",
     why="Tied weights drift apart: the output layer trains without the embedding, or the reverse.",
-    try_="Tie again after replacing or loading: head.weight = embedding.weight.",
-    allows="modules replaced as a whole, parameters of another shape",
+    try_="Tie again after replacing, loading or converting: head.weight = embedding.weight.",
+    allows="modules replaced as a whole, parameters of another shape, weights that are tied again "
+    "before the next step",
     source="NVIDIA/Megatron-LM#656, NVIDIA-NeMo/Automodel#2511",
 )  # fmt: skip
 def tie_broken(seen: Seen) -> Iterable[Say]:
     """Report shared parameters that were replaced in one place."""
     for note in seen.of("tie-broken"):
+        v = note.values
+        size = " x ".join(map(str, v["shape"]))
+        was = (
+            f"shared one tensor ({size}) with {v['other']} and no longer does"
+            if v["how"] == "initially"
+            else f"does not share its tensor ({size}) with {v['other']}, although "
+            "config.tie_word_embeddings is true"
+        )
+        now = "still equal, but trained" if v["equal"] else "different, and trained"
         yield Say(
-            f"{note.where} shared its tensor of shape {note.values['shape']} with "
-            f"{note.values['other']}; it was set to another tensor, the other one was not.",
+            f"{note.where} {was}: {v['values']:,} values are held twice, {now} on their own.",
             note.where, note.place, step=note.step,
         )  # fmt: skip
 

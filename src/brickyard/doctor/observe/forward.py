@@ -116,9 +116,8 @@ class Forwards:
             if ref() is not None and ref() is not module and static.holds(ref, attr, old)
         ]
         if others and getattr(new, "shape", None) == old.shape:
-            other = f"{type(others[0][0]).__name__}.{others[0][1]}"
-            self.w.seen.note("tie-broken", f"{type(module).__name__}.{name}", place, other=other,
-                             shape=tuple(old.shape))  # fmt: skip
+            other = weakref.ref(others[0][0]), others[0][1]
+            self.w.ties.replaced((weakref.ref(module), name), other, place)
 
     def _registered_module(self, module: nn.Module, name: str, child: Any) -> None:
         if self.w.active and not self.w.busy:
@@ -202,6 +201,7 @@ class Forwards:
             self.roots[id(top)] = root
             static.describe(self.w.seen, top, name)
             self._name(root)
+            self.w.ties.meet(root)
         if top is not module:
             self.roots[id(module)] = root
         return root

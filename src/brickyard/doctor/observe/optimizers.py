@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from brickyard.doctor.observe.watcher import Watcher
 
 
+#: Steps of which single numbers are kept.
+_MOST_STEPS = 65536
+
+
 class Track:
     """Follow one optimizer from step to step."""
 
@@ -190,7 +194,7 @@ class Optimizers:
                 w.seen.step += 1
             else:
                 self.cycle.add(track.seen.index)
-            if track.seen.steps < 65536:
+            if track.seen.steps < _MOST_STEPS:
                 groups = optimizer.param_groups
                 rates = [g.get("lr", 0.0) for g in groups] if len(groups) > 1 else ()
                 rate = max(rates) if rates else groups[0].get("lr", 0.0)
@@ -224,14 +228,26 @@ class Optimizers:
         """Look at a few gradients for NaN and infinity; at all of them when one is bad."""
         step = track.seen.steps
         # NaN flows to the first layers, so that one gradient tells; the others now and then
-        for p in track.witnesses if step % 8 == 0 else track.witnesses[:1]:
+        for i, p in enumerate(track.witnesses if step % 8 == 0 else track.witnesses[:1]):
             grad = p.grad
             if grad is None or (grad.is_cuda and step % 48):
                 continue
-            value = dense(grad).sum().item()
+            grad = dense(grad)
+            value = self._norm(track, p, grad) if i == 0 else grad.sum().item()
             if value - value != 0.0:
                 explain(self.w, track)
                 return
+
+    def _norm(self, track: Track, p: torch.Tensor, grad: torch.Tensor) -> float:
+        """Return a gradient's norm, NaN or infinite when it is; of large ones, of a part."""
+        half = grad.dtype in (torch.float16, torch.bfloat16)
+        part = grad if grad.numel() <= T.GAUGE else grad.flatten()[: T.GAUGE]
+        norm = torch.linalg.vector_norm(part, dtype=torch.float32 if half else None).item()
+        if len(track.seen.norms) < _MOST_STEPS:
+            if not track.seen.norms:
+                track.seen.gauge = id(p)
+            track.seen.norms.append(norm)
+        return norm if part is grad else grad.sum().item()
 
     def _look_before(self, track: Track, closure: bool) -> None:
         optimizer = track.ref()
@@ -240,6 +256,7 @@ class Optimizers:
         if track.seen.looked < 3 or not track.whole:
             self._describe(track, optimizer)
             self.w.forwards.name_parameters()
+        self.w.ties.look()
         track.before = []
         track.closure = closure
         track.seen.looked += 1
@@ -251,6 +268,8 @@ class Optimizers:
                 seen = self.seen_of(p)
                 if track.seen.index not in seen.optimizers:
                     seen.optimizers.append(track.seen.index)
+                if id(p) == track.seen.gauge:
+                    track.seen.gauged = seen.name
                 with torch.no_grad():
                     values = sample(p).clone()
                     grad = None if closure else self._state(seen, p)
@@ -270,6 +289,9 @@ class Optimizers:
             seen.zero += 1
         else:
             seen.grad += 1
+        if p.ndim >= 2:
+            part = sample(dense(p.grad)).float()
+            seen.sizes.append(float(part.square().mean().sqrt()))
         if (
             p.ndim >= 2
             and p.shape[0] >= 2

@@ -19,7 +19,7 @@ import torch
 from torch import nn, overrides
 
 from brickyard.doctor import thresholds as T
-from brickyard.doctor.observe import inputs, questions
+from brickyard.doctor.observe import inputs, questions, tokens
 from brickyard.doctor.observe.record import NOWHERE, Place
 from brickyard.doctor.observe.tensors import first_tensor, tensors, with_tensors
 
@@ -79,6 +79,9 @@ class Probes:
             root = call.root
             if call.training:
                 inputs.answers(self.w, call)
+                if step >= T.SHIFT_STEPS:
+                    with self.w.own_time("tokens"):
+                        tokens.answers(self.w, call)
             key = f"{id(call.module)}"
             if f"mix{key}" not in root.probed and self._new_data(call):
                 root.probed.add(f"mix{key}")

@@ -111,7 +111,7 @@ def future_seen(w: Watcher, call: Call, asked: Asked) -> None:
         (t for t in asked.given if t.ndim == 2 and not t.is_floating_point() and t.shape[1] >= 4
          and t.dtype != torch.bool), None,
     )  # fmt: skip
-    if tokens is None or not shares:
+    if tokens is None:
         return
     length = tokens.shape[1]
     base, again = asked(), asked()
@@ -131,8 +131,7 @@ def future_seen(w: Watcher, call: Call, asked: Asked) -> None:
     if change <= T.MIXING:
         w.seen.note("causal", call.root.name)
         return
-    offsets = shares[0]
-    same, total = offsets.get(1, (0, 1))
+    same, total = shares[0].get(1, (0, 1)) if shares else (0, 1)
     if same / max(total, 1) > T.OTHER_TOKENS:
         w.seen.note("causality-leak", call.root.name, _line_of(call.module), position=cut,
                     length=length, change=change)  # fmt: skip

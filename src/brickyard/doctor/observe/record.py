@@ -52,6 +52,7 @@ class ParamSeen:
     stuck: int = 0  # of these: with a rate above 0, but unchanged by the step
     same_rows: int = 0  # looks with identical rows and identical rows of the gradient
     rows: int = 0
+    sizes: list[float] = field(default_factory=list)  # of gradients of matrices, root mean square
     order: int = -1  # when its module first ran in the forward pass; -1: never
     registered_step: int = -1
     place: Place = NOWHERE  # where it was put into its module, when that was watched
@@ -76,7 +77,8 @@ class OptimizerSeen:
     unchanged: int = 0  # ... at which nothing did, with a rate and a gradient
     eps: float | None = None
     norms: list[float] = field(default_factory=list)  # of one gradient, step by step
-    gauge: str = ""  # the parameter whose gradient that is
+    gauge: int = 0  # the parameter whose gradient that is
+    gauged: str = ""  # its name
 
 
 @dataclass

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from brickyard.doctor.observe.record import LossSeen
 from brickyard.doctor.observe.tensors import tensors
 
 if TYPE_CHECKING:
+    from brickyard.doctor.observe.forward import Call
     from brickyard.doctor.observe.watcher import Watcher
 
 
@@ -38,6 +40,37 @@ def compare_tokens(
                 _offsets(seen, tokens, aligned, kwargs.get("ignore_index", -100))
                 _padding(seen, aligned, kwargs)
                 return
+
+
+def answers(w: Watcher, call: Call) -> None:
+    """Record at which offset a trained model's answers repeat its own input.
+
+    Args:
+        w: the watcher.
+        call: a call in training.
+    """
+    words = {m.num_embeddings for m in call.module.modules() if isinstance(m, nn.Embedding)}
+    scores = next((t for t in tensors(call.output) if t.ndim == 3 and t.shape[2] in words), None)
+    if scores is None or not scores.is_floating_point():
+        return
+    for tokens in tensors((call.args, call.kwargs)):
+        if tokens.is_floating_point() or tokens.dtype == torch.bool or tokens.ndim != 2:
+            continue
+        if tokens.shape != scores.shape[:2] or tokens.shape[1] < 8:
+            continue
+        chosen, count = scores.detach().argmax(2), tokens.shape[1] - 2
+        used = tokens[:, :count] != tokens[:, 1 : count + 1]  # runs and padding answer every offset
+        if not bool(used.any()):
+            return
+        note = w.seen.note("token-answers", call.root.name, call.root.place)
+        same = [int((chosen[:, :count] == tokens[:, k : k + count])[used].sum()) for k in (0, 1, 2)]
+        before = note.values.get("same", (0, 0, 0))
+        note.values["same"] = tuple(a + b for a, b in zip(before, same, strict=True))
+        note.values["of"] = note.values.get("of", 0) + int(used.sum())
+        counts = torch.bincount(tokens.flatten().cpu()).double()
+        share = counts[counts > 0] / counts.sum()
+        note.values.update(entropy=float(-(share * share.log()).sum()), loss=w.backwards.last_value)
+        return
 
 
 def _align(tokens: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:

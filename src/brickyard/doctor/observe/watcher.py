@@ -30,6 +30,7 @@ from brickyard.doctor.observe.places import user_place
 from brickyard.doctor.observe.probes import Probes
 from brickyard.doctor.observe.record import Seen
 from brickyard.doctor.observe.swaps import Swaps
+from brickyard.doctor.observe.ties import Ties
 
 _ACTIVE: list[Watcher] = []
 
@@ -108,6 +109,7 @@ class Watcher:
         self.evaluations = Evaluations(self)
         self.probes = Probes(self)
         self.swaps = Swaps(self)
+        self.ties = Ties(self)
         self._until = T.FIRST_STEPS  # look closely up to this step
         self._next = T.SECOND_LOOK  # and again from this one
         self.judged = -1
@@ -215,6 +217,7 @@ class Watcher:
             self.forwards.roots[id(model)] = root
             static.describe(self.seen, model, root.name)
             self.forwards._name(root)
+            self.ties.meet(root)
 
     def compiled(self) -> None:
         """Hear of torch.compile: it would trace our hooks, so that only steps are followed on."""
