@@ -209,7 +209,7 @@ def seven(input_shape):
     ("distillation", "says"),
     [({"teacher": {"target": f"{__name__}:seven"}},
       r"the teacher answers with shape \(32, 7\) and the student with \(32, 10\)"),
-     ({"teacher": "nowhere"}, "distillation.teacher: nowhere: no model.safetensors"),
+     ({"teacher": "nowhere"}, "distillation.teacher: no folder at nowhere; give a run folder"),
      ({"teacher": {"target": f"{__name__}:zero"}, "weight": 2.0}, "distillation: .*alpha"),
      ({"teacher": {"target": f"{__name__}:zero"}, "temperature": 0.0}, "temperature"),
      ({"temperature": 2.0}, r"give \{teacher: RUN_FOLDER")],

@@ -103,6 +103,10 @@ def _load(given: Any, root: Path, data: Data, task: Task) -> nn.Module:
         )
     path = Path(given).expanduser()
     path = path if path.is_absolute() or path.exists() else root / path
+    if not path.is_dir():
+        raise RecipeError(
+            f"distillation.teacher: no folder at {path}; give a run folder or an exported one"
+        )
     try:
         if (path / "checkpoints").is_dir():
             return _of_run(path)

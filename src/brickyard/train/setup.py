@@ -89,7 +89,7 @@ def build_setup(resolved: Resolved, ranks: Ranks | None = None) -> Setup:
     weigh_as(loss, task)
     transform = task.views(augmentation_for(recipe, data, task, model, loss))
     train = _batches(recipe, data, device, transform, task)
-    window = recipe.accumulate * task.window
+    window = _window(recipe, task, len(train))
     epoch = -(-len(train) // window)
     steps = partial(_steps, epoch=epoch)
     autocast = precision.autocast(device)
@@ -143,6 +143,11 @@ def _model(
         with place("checkpoint_layers"):
             recompute_layers(model, recipe.checkpoint_layers)
     if recipe.channels_last:
+        if not any(p.ndim == 4 for p in model.parameters()):
+            raise RecipeError(
+                "channels_last: true has no effect: the model has no convolution of images (no "
+                "weight of four dimensions); leave it out"
+            )
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return model
 
@@ -160,8 +165,12 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise RecipeError(f"device: {name!r} cannot be used here ({reason}); take cpu or auto")  # noqa: B904
+        reason = str(error).splitlines()[0]
+        if "device type" in reason:  # a list of all that there might be somewhere
+            reason = "devices are called cpu, cuda, cuda:1, mps, xpu ..."
+        raise RecipeError(  # noqa: B904
+            f"device: {name!r} cannot be used here ({reason[:120]}); take cpu or auto"
+        )
     return device
 
 
@@ -185,6 +194,17 @@ def build_data(resolved: Resolved) -> Data:
             made, skip = make(recipe.data, "data", **given), recipe.on_error == "skip"
             return from_user(made, name=recipe.data.target, seed=recipe.split_seed, skip=skip)
         return make(recipe.data, "data", **given)
+
+
+def _window(recipe: Recipe, task: Task, batches: int) -> int:
+    """Return the number of batches a step, of an epoch that has ``batches``."""
+    window = recipe.accumulate * task.window
+    if recipe.accumulate > 1 and window > batches:
+        raise RecipeError(
+            f"accumulate: {recipe.accumulate} asks for {window} batches a step; an epoch has "
+            f"{batches}, and no step spans two: take {max(batches // task.window, 1)} at most"
+        )
+    return window
 
 
 def _steps(given: int | str, epoch: int) -> int:
@@ -265,6 +285,11 @@ def _evaluator(
                         f"take {', '.join(fit)}"
                     )
                 modes[name] = "max" if card.facts["better"] == "higher" else "min"
+            if name in metrics:
+                raise ValueError(
+                    f"{name} is measured already, and rows have one column for a name; keep one of "
+                    "them, or give the other by target as a function of its own name"
+                )
             metrics[name] = make(one, "metric", outputs=task.metric_outputs, classes=data.classes)
             modes.setdefault(name, "max" if metrics[name].higher_is_better else "min")
     monitor = recipe.monitor or next(iter(metrics), "loss")
@@ -275,7 +300,11 @@ def _evaluator(
             f"metric: {', '.join(fit)}"
         )
     if monitor not in modes:
-        raise RecipeError(f"monitor: no metric is called {monitor!r}; there is {', '.join(modes)}")
+        known = [card.key for card in catalog.shelf("metric")]
+        then = f"; to watch {monitor}, put it into metrics" if monitor in known else ""
+        raise RecipeError(
+            f"monitor: no metric is called {monitor!r}; there is {', '.join(modes)}{then}"
+        )
     val = _batches(recipe, data, device)
     picture = data.facts.get("image")
     return Evaluator(val, loss, task, metrics, monitor, modes[monitor], autocast, picture)

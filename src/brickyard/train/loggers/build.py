@@ -19,5 +19,7 @@ def build_loggers(recipe: Recipe) -> list[tuple[str, Logger]]:
     found = []
     for i, one in enumerate(recipe.loggers):
         with place(f"loggers.{i}"):
+            if one in recipe.loggers[:i]:
+                raise ValueError(f"{one.label} is given twice with the same options; keep one")
             found.append((one.label, check_logger(make(one, "logger"))))
     return found

@@ -67,8 +67,8 @@ class Component(BaseModel):
             raise ValueError(f"{rule}; got {given!r}")
         options = dict(given)
         name, target = options.pop("name", ""), options.pop("target", "")
-        if name and isinstance(target, int | float):  # an option of that name, of gradient_penalty
-            options["target"], target = target, ""
+        if name and not (isinstance(target, str) and (":" in target or not target)):
+            options["target"], target = target, ""  # an option of that name, of gradient_penalty
         if bool(name) == bool(target) or not isinstance(name, str) or not isinstance(target, str):
             what = "both name and target" if name and target else f"{given!r}"
             raise ValueError(f"{rule}; got {what}")
@@ -86,6 +86,9 @@ class Component(BaseModel):
 
 
 def _listed(given: Any) -> Any:
+    """Read one brick or many; nothing, as `metrics:` in YAML or an override of null, is none."""
+    if given is None:
+        return []
     many = given if isinstance(given, list | tuple) else [given]
     return [Component.parse(one) for one in many]
 

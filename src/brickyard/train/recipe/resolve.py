@@ -27,6 +27,7 @@ from brickyard.train.recipe.model import (
     Recipe,
 )  # fmt: skip
 from brickyard.train.recipe.read import apply_overrides, read_file
+from brickyard.train.recipe.words import elsewhere, said_here
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,8 @@ def _scheduled(
     base = rest.pop("base", option.default)
     pieces = rest.pop("schedule", None)
     rule = "give {base: NUMBER, schedule: [NAME, ...]} or one piece {name: NAME, base: NUMBER}"
-    if (pieces is None) == (not rest) or pieces == []:
+    nameless = pieces is None and not {"name", "target"} & set(rest)
+    if nameless or pieces == [] or (pieces is not None and rest):
         raise _PathError(path, f"a number, or to change it over the run {rule}; got {given!r}")
     if base is None:
         raise _PathError(path, f"{rule}: base is missing, and {option.name} has no default")
@@ -241,7 +243,7 @@ def _check_options(
     for name, value in given.items():
         option = known.get(name)
         if option is None and not any_more:
-            hint = near(name, known) or f"; it has {', '.join(known)}"
+            hint = elsewhere(name, label) or near(name, known) or f"; it has {', '.join(known)}"
             raise _PathError(f"{path}.{name}", f"{label} has no option {name!r}{hint}")
         try:
             values[name] = value if option is None else coerce(value, option.type)
@@ -301,8 +303,10 @@ def _explain(detail: ErrorDetails) -> tuple[str, str]:
     if detail["type"] == "extra_forbidden":
         inner = {"groups": Groups, "keep": Keep}.get(place[0], Recipe)
         known = inner.model_fields
-        what = place[0] if len(place) > 1 else "a recipe"
-        hint = near(place[-1], known) or f"; {what} has {', '.join(known)}"
+        if len(place) > 1:
+            hint = near(place[-1], known) or f"; {place[0]} has {', '.join(known)}"
+        else:
+            hint = said_here(place[-1], known)
         return path, f"no field is called {place[-1]!r}{hint}"
     if detail["type"] == "missing":
         kind = ONE.get(place[-1])
