@@ -46,10 +46,15 @@ UPDATE_HIGH = 0.3
 UPDATE_WILD = 3.0
 #: Updates that float32 weights (24 bits, 6e-8) can hardly take.
 UPDATE_LOW = 1e-6
-#: A loss above its value at the beginning or twice its minimum: noise of single steps is averaged
-#: over 20 steps and must last.
-DIVERGED = 2.0
+#: A loss above its value at the beginning or its minimum: noise of single steps is averaged over
+#: 10 steps and must last. Twice the minimum is common in healthy runs (small losses, curricula,
+#: plateaus of several tasks), so it must be ten times and cross half of the first loss upwards;
+#: above the start by half and by 0.5, since warm-ups and first batches exceed it by less.
+DIVERGED = 10.0
+DIVERGED_HALF = 0.5
 DIVERGED_STEPS = 50
+ABOVE_START = 1.5
+ABOVE_LEAST = 0.5
 ABOVE_START_STEPS = 100
 #: Learned nothing: still above 98 % of the best constant answer's loss after an epoch and this.
 NOT_LEARNING = 0.98
@@ -60,7 +65,11 @@ DEAD_SAMPLES = 256
 #: Share of a layer's units: half of a layer is no accident, nine tenths is no layer.
 DEAD_SHARE = 0.5
 DEAD_MOST = 0.9
-#: First loss over its expected value: 0.5 to 3 for a model that starts untrained.
+#: First loss over that of a model without knowledge. Above: against equal scores (ln C, ln 2) or
+#: answers of zero (mean square of the targets). The entropy of rare labels, or the variance of
+#: targets far from zero, is lower: every healthy start would exceed it, so those count for losses
+#: that are too low alone. Information only: tied embeddings of unit size start at ten times ln C
+#: and learn well.
 INIT_LOSS = (0.5, 3.0)
 #: Loss of a batch in evaluation mode over training mode; small batches reach 2.
 EVAL_GAP = 3.0
@@ -135,8 +144,42 @@ GRAD_LEAST = 0.05
 GRAD_VANISHED = 1e-6
 #: Relative change of outputs across samples below which they ignore their input.
 SAME_OUTPUT = 1e-6
-#: Output spread over that of the targets, below which predictions have collapsed.
+#: Output spread over that of the targets, below which predictions have collapsed; how often in a
+#: row, on how many samples; a class that has nine tenths of the labels may well be the only answer.
 COLLAPSE = 0.01
+COLLAPSE_ROWS = 32
+COLLAPSE_LABEL = 0.9
+#: Evaluations in a row without a better loss, while the training loss fell by this share: the
+#: state of most long runs (early stopping and kept checkpoints handle it), so information only.
+STALE_ROUNDS = 5
+STALE_FALL = 0.2
+#: Evaluation loss below that of the following epoch of training by this share, by so many standard
+#: errors, in so many evaluations: information, since an easier split does the same.
+BETTER = 0.05
+BETTER_ERRORS = 4.0
+BETTER_ROUNDS = 3
+#: Evaluation at chance (the share of the most frequent label, within two standard errors) while
+#: training is right: random labels that are learned by heart, or pairs that do not belong together.
+#: Where one class has most of the labels, chance and skill are close.
+CHANCE_TRAIN = 0.9
+CHANCE_ROWS = 100
+CHANCE_LABEL = 0.6
+CHANCE_ERRORS = 2.0
+
+# -- reading the curves (their noise: brickyard.reading) -----------------------------------------
+#: Fewer epochs than this, or windows of so many steps, make no trend.
+CURVE_WINDOWS = 4
+CURVE_STEPS = 20
+#: Fall over the last windows, over all that was gained, beyond which more is to be had.
+CURVE_FALL = 0.02
+#: Rise of the validation loss over its best, and fall of the training loss meanwhile: less is noise
+#: of two evaluations.
+OVERFIT_RISE = 0.03
+OVERFIT_FALL = 0.02
+#: Way from a constant answer's loss to zero: half of it is a weak model, or a noisy task.
+UNDERFIT_WAY = 0.5
+#: Share of what was gained that counts as nothing.
+PLATEAU = 0.02
 
 # -- the ladder before training ----------------------------------------------------------------
 #: The first loss over that of an answer of zeros: networks of the usual starts lie in 0.9 to 1.3.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from brickyard.doctor.checks import (  # noqa: F401  importing a module registers its checks
     batches,
     course,
+    evaluations,
     gradients,
     layers,
     loaders,
@@ -39,6 +40,7 @@ FOLLOWS = {
     "collapse": {"nonfinite", "divergence", "symmetric-init", "dead-units", "update-ratio"},
     "init-loss": {"input-raw-range", "probs-into-CE", "loss-broadcast", "input-nonfinite"},
     "init-scale": {"symmetric-init"},
+    "generalisation": {"train-eval-gap", "mode-wrong", "train-not-shuffled", "batch-mixing"},
     "nonfinite": {"input-nonfinite"},
     "dead-units": {"update-ratio", "symmetric-init", "input-raw-range"},
     "lr-trace": {"scheduler-horizon"},

@@ -1,4 +1,4 @@
-"""Checks of the course of a run: divergence, nothing learned, collapse, generalization."""
+"""Checks of the course of a run: divergence, nothing learned."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _smooth(series: Series) -> list[float]:
     return [fmean(values[i : i + 10]) for i in range(0, len(values) - 9, 10)]
 
 
-def _alone(seen: Seen) -> Series | None:
+def alone(seen: Seen) -> Series | None:
     """Return the series of losses when one line sends them, for one optimizer."""
     found = [s for s in seen.series.values() if len(s.values) >= 20]
     if len(found) != 1 or len([o for o in seen.optimizers if o.steps]) > 1:
@@ -36,8 +36,8 @@ def _alone(seen: Seen) -> Series | None:
 )  # fmt: skip
 def divergence(seen: Seen) -> Iterable[Say]:
     """Report losses that rise and stay high."""
-    series = _alone(seen)
-    losses = _criteria(seen)
+    series = alone(seen)
+    losses = criteria(seen)
     if series is None or not losses:
         return
     smooth = _smooth(series)
@@ -46,7 +46,8 @@ def divergence(seen: Seen) -> Iterable[Say]:
     start = series.values[0]
     above = T.ABOVE_START_STEPS // 10
     tail = smooth[-above:]
-    if start > 0 and len(tail) >= above and min(tail) > 1.5 * start and min(tail) > start + 0.5:
+    over = start * T.ABOVE_START
+    if start > 0 and len(tail) >= above and min(tail) > max(over, start + T.ABOVE_LEAST):
         yield Say(
             f"The loss was {start:.4g} at first and above {min(tail):.4g} over the last "
             f"{10 * len(tail)} steps.",
@@ -55,7 +56,8 @@ def divergence(seen: Seen) -> Iterable[Say]:
         return
     tail = smooth[-(T.DIVERGED_STEPS // 10) :]
     lowest = min(smooth)
-    if min(tail) > 5 * T.DIVERGED * lowest and min(tail) > 0.5 * start and lowest < 0.5 * start:
+    half = T.DIVERGED_HALF * start
+    if min(tail) > T.DIVERGED * lowest and min(tail) > half > lowest:
         yield Say(
             f"The loss fell to {lowest:.4g} and then rose above {min(tail):.4g} over the last "
             f"{10 * len(tail)} steps.",
@@ -63,7 +65,8 @@ def divergence(seen: Seen) -> Iterable[Say]:
         )  # fmt: skip
 
 
-def _criteria(seen: Seen) -> list[LossSeen]:
+def criteria(seen: Seen) -> list[LossSeen]:
+    """Return the call sites of losses that compare outputs with targets."""
     names = ("cross_entropy", "mse_loss", "binary_cross_entropy_with_logits", "nll_loss")
     return [x for x in seen.losses.values() if x.function in names]
 
@@ -97,7 +100,7 @@ def _constant(loss: LossSeen) -> tuple[float, str] | None:
 )  # fmt: skip
 def not_learning(seen: Seen) -> Iterable[Say]:
     """Report losses that stay at a constant answer's."""
-    series, losses = _alone(seen), _criteria(seen)
+    series, losses = alone(seen), criteria(seen)
     if series is None or len(losses) != 1 or losses[0].facts.get("reduction") != "mean":
         return
     values = [v for v in series.values if v - v == 0.0]
@@ -115,59 +118,3 @@ def not_learning(seen: Seen) -> Iterable[Say]:
             f"constant answer has {level:.4g}, {what}.",
             "loss", series.place,
         )  # fmt: skip
-
-
-@check(
-    59, "collapse", "warning", weight=0.4,
-    sees="predictions of a supervised model: a single class, or hardly any spread",
-    why="The model answers alike whatever it is given, although the labels differ.",
-    try_="Look at the rate, at class weights and at the first errors above.",
-    allows="models in their first epoch, tasks with one frequent class",
-    source="Goodfellow et al., Deep Learning, chapter 11",
-)  # fmt: skip
-def collapse(seen: Seen) -> Iterable[Say]:
-    """Report predictions that are all alike."""
-    for note in seen.of("one-answer"):
-        v = note.values
-        if note.count >= T.LOOKS and seen.epoch >= 2:
-            yield Say(
-                f"At the last {note.count} looks {note.where} answered {v['answer']} to all "
-                f"{v['samples']} samples of a batch with {v['labels']} different labels.",
-                note.where, note.place,
-            )  # fmt: skip
-
-
-@check(
-    60, "generalisation", "warning", weight=0.5,
-    sees="the same order of samples in every epoch from a sampler that shuffles; averaged weights "
-    "that are kept up to date and never used",
-    why="Without set_epoch a distributed sampler repeats one order; an average that nobody "
-    "evaluates or saves is lost.",
-    try_="sampler.set_epoch(epoch); evaluate and save the averaged model.",
-    allows="loaders that go in order on purpose, averages that are evaluated or saved, loaders "
-    "made anew for each run",
-    source="pytorch/pytorch#31771, pengzhiliang/MAE-pytorch#31",
-)  # fmt: skip
-def generalisation(seen: Seen) -> Iterable[Say]:
-    """Report what makes training worse than it could be."""
-    for loader in seen.loaders:
-        orders, facts = loader.orders, loader.facts
-        if not loader.training or len(orders) < 2 or facts.get("in_order"):
-            continue
-        if facts.get("drawn") and orders[0] == orders[1] and _varied(loader.labels, facts):
-            yield Say(
-                f"{facts['sampler']} gave the samples in the same order in epochs 1 and 2 "
-                f"({loader.ends[0]} batches).",
-                "data", loader.place,
-            )  # fmt: skip
-    for note in seen.of("average-unused"):
-        yield Say(
-            f"{note.where} was updated during training and never evaluated or saved.",
-            note.where, note.place, severity="info",
-        )  # fmt: skip
-
-
-def _varied(labels: dict[int, int], facts: dict[str, object]) -> bool:
-    """Say whether an order could be told from another one by chance."""
-    size = facts.get("size") or 0
-    return isinstance(size, int) and size >= 16 and (not labels or len(labels) > 1)

@@ -38,21 +38,24 @@ def not_shuffled(seen: Seen) -> Iterable[Say]:
 
 @check(
     17, "val-shuffled-or-augmented", "warning", weight=0.4,
-    sees="the first evaluation batch of a loader that goes in order, from one evaluation to the "
-    "next",
+    sees="the first eight samples of an evaluation's loader, found again by their index in the "
+    "next evaluations",
     why="Validation scores are noisy and not comparable when samples are augmented at random.",
     try_="A data set without random transforms for validation.",
-    allows="loaders used for training, too; noise that is part of the task, in data that are no "
-    "images (information only)",
+    allows="another order of the same samples; loaders used for training, too; iterable data, a "
+    "collate_fn of one's own behind a shuffling sampler (rows cannot be told), a single evaluation "
+    "(the data set is never asked by the doctor itself: it may have a state); noise that is part "
+    "of the task, in data that are no images, is information only",
     source="torchvision references: separate transforms for evaluation",
 )  # fmt: skip
 def augmented_validation(seen: Seen) -> Iterable[Say]:
     """Report evaluation data that change."""
     for note in seen.of("changing-samples"):
+        v = note.values
         yield Say(
-            f"{note.values['changed']} of the first {note.values['probed']} evaluation samples "
-            "differed from one evaluation to the next, although the loader goes in order.",
-            "data", note.place, severity="" if note.values["images"] else "info",
+            f"{v['changed']} of {v['probed']} samples of {v['dataset']}, compared by index, were "
+            "others than in the evaluation before: the data set returns something else each time.",
+            "data", note.place, severity="" if v["images"] else "info",
         )  # fmt: skip
 
 

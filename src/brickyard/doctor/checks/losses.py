@@ -182,32 +182,65 @@ def _all_labels(seen: Seen) -> int:
 
 
 @check(
-    30, "init-loss", "warning", weight=0.3,
-    sees="the first loss against what a model without knowledge would have",
-    why="A first loss far above ln C (or the variance of the targets) means outputs of the wrong "
-    "scale: raw inputs, a bad start, a wrong reduction.",
-    try_="Look at the scale of inputs and of the last layer; the first steps are spent on it.",
-    allows="pretrained models (a loss below is information), sums, losses with options of their "
-    "own, targets that are no class labels",
+    30, "init-loss", "info", weight=0.3,
+    sees="the first loss against that of a model without knowledge: cross-entropy against ln C and "
+    "the labels' entropy, the binary one against ln 2, squares against those of the targets",
+    why="A first loss far above means outputs of the wrong scale: raw inputs, a bad start, a wrong "
+    "reduction. Far below, the model knows the answers before training: pretrained, or a leak.",
+    try_="Look at the scale of inputs and of the last layer (its bias at the targets' mean helps); "
+    "the first steps are spent on it.",
+    allows="it is information only: pretrained models start below, tied embeddings above; sums, "
+    "weighted losses, losses of other kinds",
     source="Karpathy 2019, A recipe for training neural networks",
 )  # fmt: skip
 def init_loss(seen: Seen) -> Iterable[Say]:
     """Compare the first loss with the one of a constant answer."""
+    low, high = T.INIT_LOSS
     for loss in seen.losses.values():
-        value = loss.first.get("value")
-        if value is None or loss.facts.get("reduction") != "mean":
+        value, range_ = loss.first.get("value"), _without_knowledge(loss)
+        if value is None or range_ is None or loss.facts.get("reduction") != "mean":
             continue
-        if loss.function == "cross_entropy" and loss.facts.get("classes", 0) > 1:
-            expected, name = math.log(loss.facts["classes"]), f"ln {loss.facts['classes']}"
+        (least, what), (most, which) = range_
+        if value > high * most > 0.0:
+            said = f"{value / most:.1f} times {which}"
+        elif 0.0 <= value < low * least:
+            said = f"{value / least:.2g} times {what}: less than a model without knowledge can have"
         else:
             continue
-        ratio = value / expected
-        if ratio > T.INIT_LOSS[1]:
-            yield Say(
-                f"The first loss was {value:.3g}, {ratio:.1f} times {name} = {expected:.3g}, "
-                "which equal scores for all classes would give.",
-                loss.function, loss.place, severity="info",
-            )  # fmt: skip
+        yield Say(f"The first loss was {value:.3g}, {said}.", loss.function, loss.place, step=1)
+
+
+_Level = tuple[float, str]
+
+
+def _without_knowledge(loss: LossSeen) -> tuple[_Level, _Level] | None:
+    """Return the least and the most that a model without knowledge may have, and what that is."""
+    facts = loss.facts
+    if set(facts.get("options", ())) & {"weight", "pos_weight"}:
+        return None
+    if loss.function == "cross_entropy" and facts.get("classes", 0) > 1:
+        most = math.log(facts["classes"])
+        equal = most, f"ln {facts['classes']} = {most:.3g}, which equal scores for all classes give"
+        labels = facts.get("labels")
+        if labels is None:
+            return (0.0, ""), equal
+        share = labels.double() / labels.sum()
+        least = float(-(share * share.clamp(min=1e-12).log()).sum())
+        return (least, f"the entropy of the labels, {least:.3g}"), equal
+    if loss.function == "binary_cross_entropy_with_logits" and facts.get("count"):
+        p = facts["positive_sum"] / facts["count"]
+        least = -p * math.log(p) - (1 - p) * math.log(1 - p) if 0 < p < 1 else 0.0
+        equal = math.log(2), "ln 2 = 0.693, which scores of zero give"
+        return (least, f"the entropy of the labels, {least:.3g}"), equal
+    if loss.function == "mse_loss" and facts.get("count", 0) > 1 and not facts.get("varies"):
+        mean, most = (
+            facts["sum"] / facts["count"],
+            float((facts["squares"] / facts["count"]).mean()),
+        )
+        least = most - float((mean * mean).mean())
+        zero = most, f"the mean square of the targets, {most:.3g}, which answers of zero give"
+        return (least, f"the variance of the targets, {least:.3g}"), zero
+    return None
 
 
 @check(

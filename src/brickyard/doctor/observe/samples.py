@@ -66,6 +66,7 @@ class Samples:
             if before is None or before.shape != x[row].shape:
                 continue
             info.met.add(i)
+            info.seen.facts["compared"] = len(info.met)
             if not torch.equal(before, x[row]) and not bool((before != before).any()):
                 info.changed.add(i)
         if info.changed:
