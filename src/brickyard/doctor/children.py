@@ -18,13 +18,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from multiprocessing import process
 from typing import Any
 
 from brickyard.doctor.finding import Finding
 from brickyard.doctor.hook import brickyard_hook as hook
 from brickyard.doctor.observe.record import Note, Seen
+from brickyard.reading import Verdict
 
 # --- In the child ---------------------------------------------------------------------------------
 
@@ -62,6 +63,7 @@ class Leaving:
                 "pid": self.pid, "rank": self._rank(), "script": sys.argv[0] if sys.argv else "",
                 "steps": report.steps, "overhead": report.overhead, "problems": report.problems,
                 "findings": [{**f.to_dict(), "weight": f.weight} for f in report.findings],
+                "verdict": asdict(report.verdict) if report.verdict else None,
                 "replicas": watcher.swaps.ranks() if watcher else {},
             }  # fmt: skip
             with open(self.name, "w", encoding="utf-8") as file:
@@ -241,6 +243,12 @@ class Merged:
                 made.setdefault(finding.key, (finding, []))[1].append(report)
         found = [replace(f, evidence=f"{f.evidence} {_who(which)}") for f, which in made.values()]
         return [*found, *self._replicas()]
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Return what the curves say of the first process, by rank, that trained."""
+        said = next((r["verdict"] for r in self.reports if r.get("verdict")), None)
+        return Verdict(**{**said, "evidence": tuple(said["evidence"])}) if said else None
 
     def _replicas(self) -> list[Finding]:
         """Compare the weights of processes after the same step."""

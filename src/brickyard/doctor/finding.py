@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from brickyard.reading import Verdict
+
 SEVERITIES = ("error", "warning", "info")
 
 
@@ -80,6 +82,8 @@ class Report:
         findings: most likely cause first.
         problems: errors inside the doctor itself, which never stop a run: name and text.
         seconds: duration of the run.
+        verdict: what the loss curves say in words; None where there is no curve to read. Not part
+            of the JSON.
     """
 
     script: str = ""
@@ -89,6 +93,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
+    verdict: Verdict | None = None
 
     def worst(self) -> str:
         """Return the gravest severity; empty when there is no finding."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from brickyard.doctor.finding import Finding, Report
+from brickyard.reading import Verdict
 
 _MARKS = {"error": "bad", "warning": "warn", "info": "none"}
 _STYLE = """
@@ -34,7 +35,7 @@ main > p { color: var(--soft); margin: 0 0 1.5rem; }
   margin: 0; } .doctor-list dt { color: var(--soft, #666); } .doctor-list dd { margin: 0; }
 .doctor-list code { font: .875rem ui-monospace, Menlo, Consolas, monospace; }
 .doctor-list .bad { --c: var(--bad, #b3261e); } .doctor-list .warn { --c: var(--warn, #9a5b00); }
-.doctor-list .none { --c: var(--none, #5c6672); }
+.doctor-list .none { --c: var(--none, #5c6672); } .doctor-list .good { --c: var(--good, #0c7565); }
 footer { color: var(--soft); font-size: .8125rem; margin-top: 3rem; padding-bottom: 3rem; }
 @media (max-width: 600px) { main, header > div, footer { padding: 0 1rem; }
   .doctor-list dl { grid-template-columns: minmax(0, 1fr); gap: 0; } }
@@ -81,20 +82,33 @@ overhead {report.overhead:.1%}.</p>
 
 def fragment(report: Report) -> str:
     """Return the findings for a notebook's output cell."""
-    body = _list(report) or "<p>Nothing found.</p>"
+    found = report.findings or report.problems
+    body = f"{'' if found else '<p>Nothing found.</p>'}{_list(report)}"
     return f"<style>{_STYLE[_STYLE.index('.doctor-list') :]}</style>{body}"
 
 
 def _list(report: Report) -> str:
-    if not report.findings and not report.problems:
+    if not (report.findings or report.problems or report.verdict):
         return ""
     items = [_item(finding) for finding in report.findings]
+    if report.verdict is not None:
+        items.append(_curve(report.verdict))
     for name, problem in report.problems:
         items.append(
             f'<li class="none"><h2><span>doctor</span>{escape(name)}</h2>'
             f"<p>This check itself failed: {escape(problem)}</p></li>"
         )
     return f'<ul class="doctor-list">\n{"".join(items)}</ul>'
+
+
+def _curve(verdict: Verdict) -> str:
+    seen = [f"{verdict.sentence[:1].upper()}{verdict.sentence[1:]}", *verdict.evidence]
+    rows = [("seen", " ".join(seen)), ("try", verdict.advice)]
+    body = "".join(f"<dt>{title}</dt><dd>{escape(said)}</dd>" for title, said in rows if said)
+    return (
+        f'<li class="{verdict.tone}"><h2><span>the curve</span>{escape(verdict.label)}</h2>'
+        f"<dl>{body}</dl></li>\n"
+    )
 
 
 def _item(finding: Finding) -> str:

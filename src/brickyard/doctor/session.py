@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from brickyard.doctor.children import Children, Merged
 from brickyard.doctor.finding import Finding, Report, ordered
 from brickyard.doctor.hook.brickyard_hook import when_imported
+from brickyard.reading import Verdict
 
 if TYPE_CHECKING:
     from brickyard.doctor.observe.watcher import Watcher
@@ -102,18 +103,31 @@ class Session:
             return Report(
                 seconds=seconds, steps=merged.steps, overhead=merged.overhead,
                 findings=ordered(merged.findings), problems=sorted({*merged.problems}),
+                verdict=merged.verdict,
             )  # fmt: skip
         if judge:
             self._judge()
         run = (watcher.ended or perf_counter()) - watcher.begun - watcher.own
         own = watcher.own / max(run, 1e-9)
+        findings = ordered([*self._findings.values(), *merged.findings])
         return Report(
             steps=max(watcher.seen.step, merged.steps),
             overhead=own if watcher.seen.step else max(own, merged.overhead),
-            findings=ordered([*self._findings.values(), *merged.findings]),
+            findings=findings,
             problems=sorted({*watcher.problems.items(), *merged.problems}),
             seconds=seconds,
+            verdict=self._verdict(findings) or merged.verdict,
         )
+
+    def _verdict(self, findings: list[Finding]) -> Verdict | None:
+        """Read the curves, unless only their beginning was watched."""
+        from brickyard.doctor.curve import read
+
+        watcher = self.watcher
+        if watcher is None or self.limited or self.light:
+            return None
+        with watcher.own_time("curves"):
+            return read(watcher.seen, findings)
 
     def _checked(self) -> None:
         """Judge during the run, and tell who wants to know."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from typing import IO
 
 from brickyard.doctor.finding import Finding, Report
+from brickyard.reading import Verdict
 
 _COLOURS = {"error": "31;1", "warning": "33;1", "info": "36"}
+_TONES = {"bad": "31;1", "warn": "33;1", "good": "32", "none": "36"}
 _WIDTH = 96
 
 
@@ -24,11 +27,13 @@ def show(report: Report, out: IO[str]) -> None:
 
 def text(report: Report, colour: bool = False) -> str:
     """Return a report as lines: each finding with evidence, place, why and what to try."""
-    lines = [_head(report), ""]
+    lines = [*_wrapped(_head(report), ""), ""]
     for finding in report.findings:
         lines += [*_finding(finding, colour), ""]
     for name, problem in report.problems:
         lines += [*_wrapped(f"doctor: {name} could not be checked: {problem}", "  "), ""]
+    if report.verdict is not None:
+        lines += _curve(report.verdict, colour)
     return "\n".join(lines).rstrip()
 
 
@@ -43,6 +48,17 @@ def _head(report: Report) -> str:
     cost = f"overhead {report.overhead:.1%}" if report.steps else ""
     script = f" {report.script}:" if report.script else ""
     return f"brickyard doctor:{script} {said} ({', '.join(x for x in (steps, cost) if x)})"
+
+
+def _curve(verdict: Verdict, colour: bool) -> list[str]:
+    """Return what the loss curves say, as the closing lines."""
+    name = f"\x1b[{_TONES[verdict.tone]}mCURVE\x1b[0m" if colour else "CURVE"
+    lines = [f"{name}  {verdict.label}"]
+    seen = " ".join([f"{verdict.sentence[:1].upper()}{verdict.sentence[1:]}", *verdict.evidence])
+    for title, said in (("seen", seen), ("try", verdict.advice)):
+        if said:
+            lines += _wrapped(said, f"  {title:6}")
+    return lines
 
 
 def _finding(finding: Finding, colour: bool) -> list[str]:
@@ -63,7 +79,8 @@ def _finding(finding: Finding, colour: bool) -> list[str]:
 
 
 def _wrapped(said: str, first: str) -> list[str]:
+    width = max(40, min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns))
     return textwrap.wrap(
-        said, _WIDTH, initial_indent=first, subsequent_indent=" " * max(8, len(first)),
+        said, width, initial_indent=first, subsequent_indent=" " * max(8, len(first)),
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
