@@ -5,6 +5,7 @@
 ``environment.json``   versions, machine, git commit, command line
 ``groups.txt``         every parameter with its group's options, and why it has them
 ``metrics.jsonl``      one object a line: ``step``, ``epoch``, ``split`` (train or val), metrics
+``telemetry.jsonl``    the same, with an object for every parameter: its norms; when asked for
 ``checkpoints/``       ``last.pt``, ``best.pt`` and ``manifest.json`` with their checksums
 ``evaluation.npz``     targets, predictions and worst samples of the best weights on validation data
 ``findings.json``      what the doctor found in the first steps: `brickyard doctor`'s JSON report
@@ -35,6 +36,7 @@ RECIPE = "recipe.yaml"
 ENVIRONMENT = "environment.json"
 GROUPS = "groups.txt"
 METRICS = "metrics.jsonl"
+TELEMETRY = "telemetry.jsonl"
 CHECKPOINTS = "checkpoints"
 EVALUATION = "evaluation.npz"
 FINDINGS = "findings.json"
@@ -224,7 +226,18 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the rows of ``metrics.jsonl``; a last line cut off by a kill is left out."""
-        path = self.path / METRICS
+        return self.rows(METRICS)
+
+    def telemetry(self) -> list[dict[str, Any]]:
+        """Return the rows of ``telemetry.jsonl``: by parameter, ``grad_norm``, ``update_ratio`` ...
+
+        Empty if the recipe asked for none.
+        """
+        return self.rows(TELEMETRY)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Return the rows of a file of lines; a last line cut off by a kill is left out."""
+        path = self.path / name
         if not path.exists():
             return []
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -253,7 +266,7 @@ class RunFolder:
 
 
 class MetricsWriter:
-    """Append rows to ``metrics.jsonl``.
+    """Append rows to ``metrics.jsonl``, or to another file of lines.
 
     Rows that cannot be written, as on a full disk, are kept and written by a later flush, which
     also completes a row that was written in part.
@@ -261,6 +274,7 @@ class MetricsWriter:
     Args:
         run: the run.
         keep_until: on resume, rows past this step are dropped: the resumed run writes them again.
+        name: the file.
 
     Raises:
         RunError: the folder cannot be written.
@@ -268,11 +282,11 @@ class MetricsWriter:
 
     _MOST = 1 << 13  # bytes that wait for a flush
 
-    def __init__(self, run: RunFolder, keep_until: int | None = None):
-        path = run.path / METRICS
+    def __init__(self, run: RunFolder, keep_until: int | None = None, name: str = METRICS):
+        path = run.path / name
         try:
             if keep_until is not None and path.exists():
-                kept = [row for row in run.metrics() if row["step"] <= keep_until]
+                kept = [row for row in run.rows(name) if row["step"] <= keep_until]
                 with atomic_write(path) as file:
                     file.writelines(json.dumps(to_json(row)) + "\n" for row in kept)
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
@@ -280,7 +294,7 @@ class MetricsWriter:
             raise RunError(f"cannot write {path}: {error.strerror or error}") from error
         self._waiting = bytearray()
 
-    def row(self, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:
+    def row(self, step: int, epoch: float, split: str, values: Mapping[str, Any]) -> None:
         """Append one row."""
         row = {"step": step, "epoch": round(epoch, 4), "split": split, **to_json(values)}
         self._waiting += json.dumps(row).encode() + b"\n"

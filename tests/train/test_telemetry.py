@@ -1,13 +1,16 @@
 """Telemetry: the ratio of steps to weights at logged steps, from the optimizer's own pass."""
 
 import json
+from typing import ClassVar
 
 import pytest
 import torch
+from alike import StopAt
 
 from brickyard.errors import RecipeError
 from brickyard.optim import AdamW
-from brickyard.train import Recipe, resolve, train
+from brickyard.train import Recipe, resolve, resume, train
+from brickyard.train.loggers import Logger
 from brickyard.train.loop import Loop
 from brickyard.train.setup import build_setup
 from brickyard.train.telemetry import Telemetry
@@ -81,3 +84,63 @@ def test_optimizers_without_norms_are_refused():
     given = {**RECIPE, "optimizer": {"target": "torch.optim:SGD", "lr": 0.1}, "telemetry": True}
     with pytest.raises(RecipeError, match="telemetry: telemetry needs an optimizer that makes"):
         build_setup(resolve(Recipe.model_validate(given)))
+
+
+class Kept(Logger):
+    """Keep the rows on layers."""
+
+    rows: ClassVar[list[tuple[int, dict[str, float]]]] = []
+
+    def row(self, step, epoch, split, values):
+        if split == "layers":
+            self.rows.append((step, dict(values)))
+
+
+def test_every_layer_is_written_and_logged_at_the_chosen_interval(tmp_path):
+    """Also after a resume: every row once, and the same ones."""
+    Kept.rows.clear()
+    recipe = {**RECIPE, "budget": "2ep", "telemetry": 12, "checkpoint_every": 7,
+              "loggers": [{"target": f"{__name__}:Kept"}]}  # fmt: skip
+    run = train(recipe, out=tmp_path / "whole").run
+    rows, names = run.telemetry(), dict(build_setup(resolve(RECIPE)).parts.model.named_parameters())
+    assert [row["step"] for row in rows] == [15, 30, 45, 46], "at rows, which come every 5 steps"
+    for asked, every in ((True, 5), ("1ep", 25), (5, 5), (6, 10)):
+        setup = build_setup(resolve({**RECIPE, "telemetry": asked}))
+        assert setup.parts.telemetry.every == every
+    for row, (step, flat) in zip(rows, Kept.rows, strict=True):
+        assert row.pop("split") == "layers"
+        assert row.pop("step") == step
+        assert row.pop("epoch") > 0
+        assert set(row) == set(names)
+        for name, one in row.items():
+            assert set(one) == {"grad_norm", "update_norm", "param_norm", "update_ratio"}
+            assert one["update_ratio"] == pytest.approx(one["update_norm"] / one["param_norm"])
+            assert flat[f"grad_norm/{name}"] == pytest.approx(one["grad_norm"])
+            assert flat[f"update_ratio/{name}"] == pytest.approx(one["update_ratio"])
+        ratios = [one["update_ratio"] for name, one in row.items() if names[name].ndim > 1]
+        (told,) = (r for r in run.metrics() if r["step"] == step and "update_ratio" in r)
+        assert told["update_ratio_high"] == pytest.approx(max(ratios))
+        whole = sum(one["grad_norm"] ** 2 for one in row.values()) ** 0.5
+        assert whole == pytest.approx(told["grad_norm"], rel=1e-5)
+    train(recipe, out=tmp_path / "cut", progress=StopAt(31))
+    resume(tmp_path / "cut")
+    assert (tmp_path / "cut" / "telemetry.jsonl").read_text() == (
+        tmp_path / "whole" / "telemetry.jsonl").read_text()  # fmt: skip
+
+
+def test_norms_are_of_gradients_without_a_scale_and_after_clipping(tmp_path):
+    recipe = {**RECIPE, "telemetry": True, "log_every": 1, "budget": 3,
+              "clipping": {"name": "clip_by_global_norm", "max_norm": 0.1}}  # fmt: skip
+    for precision in ("fp32", "fp16"):
+        run = train({**recipe, "precision": precision}, out=tmp_path / precision).run
+        for row in run.telemetry():
+            norms = [one["grad_norm"] for one in row.values() if isinstance(one, dict)]
+            assert sum(n**2 for n in norms) ** 0.5 == pytest.approx(0.1, rel=1e-2)
+
+
+def test_without_telemetry_there_is_no_file(tmp_path):
+    assert train(RECIPE, out=tmp_path / "run").run.telemetry() == []
+    assert not (tmp_path / "run" / "telemetry.jsonl").exists()
+    for wrong in ("often", 0, "10%", None):
+        with pytest.raises(RecipeError, match="telemetry: give true, false, or a distance"):
+            resolve({**RECIPE, "telemetry": wrong})

@@ -23,6 +23,7 @@ _FILES = {
     "recipe.yaml": "the resolved recipe, every default filled in",
     "environment.json": "versions, machine, git commit, command line",
     "metrics.jsonl": "every measurement, one JSON object a line",
+    "telemetry.jsonl": "gradient, step and size of every parameter, one JSON object a line",
     "summary.json": "final and best metrics, durations, exit reason",
     "evaluation.npz": "target, prediction, confidence and loss of every validation sample",
     "checkpoints/last.pt": "everything needed to resume",

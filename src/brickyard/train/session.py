@@ -18,7 +18,7 @@ from torch import nn
 
 from brickyard.errors import RunError
 from brickyard.regularize import Ensemble
-from brickyard.runs import ENVIRONMENT, GROUPS, SUMMARY, MetricsWriter, RunFolder
+from brickyard.runs import ENVIRONMENT, GROUPS, SUMMARY, TELEMETRY, MetricsWriter, RunFolder
 from brickyard.train.checkpoint import Checkpoints
 from brickyard.train.data.reading import explaining_deaths, unreadable_in
 from brickyard.train.environment import describe_environment
@@ -169,8 +169,10 @@ class Session:
         quiet = ranks is not None and not ranks.leads
         self.progress = progress or ProgressLines(batch_size=size, quiet=quiet)
         facts = RunFacts(run.path, recipe.name, recipe.to_dict(), state.step)
-        metrics = MetricsWriter(run, keep_until=state.step)
-        self.writer = Rows(metrics, [] if quiet else setup.loggers, facts, self.warn)
+        metrics, norms = MetricsWriter(run, keep_until=state.step), None
+        if setup.parts.telemetry is not None:
+            norms = MetricsWriter(run, keep_until=state.step, name=TELEMETRY)
+        self.writer = Rows(metrics, [] if quiet else setup.loggers, facts, self.warn, norms)
         self.keeper = Keeper(setup, run, state, self.writer, self.warn)
         self.doctor = Watching(setup, run, state, self._tell)
         self.last: dict[str, dict[str, float]] = {}
@@ -191,6 +193,10 @@ class Session:
     def logged(self, loop: Loop, values: dict[str, float]) -> None:
         self.last["train"] = {**self.last.get("train", {}), **values}
         self.writer.row(self.state.step, loop.epochs(), "train", values)
+        telemetry = loop.parts.telemetry
+        if telemetry is not None and telemetry.layers:
+            self.writer.layers(self.state.step, loop.epochs(), telemetry.layers)
+            telemetry.layers = {}
 
     def evaluated(self, loop: Loop, values: dict[str, float], best: bool) -> None:
         if loop.training:

@@ -118,9 +118,8 @@ def build_setup(resolved: Resolved, ranks: Ranks | None = None) -> Setup:
         allowed_skips=0 if recipe.on_nonfinite == "stop" else recipe.on_nonfinite["skip"],
     )  # fmt: skip
     parts.curvature = curvature_for(parts, recipe)
-    if recipe.telemetry:
-        with place("telemetry"):
-            parts.telemetry = Telemetry(built.optimizer, recipe.log_every, total)
+    if recipe.telemetry is not False:
+        parts.telemetry = _telemetry(recipe, built, total, epoch)
     settle_precision(precision, recipe, parts)
     try_precision(precision, recipe, data, parts)
     findings = [*look_over(recipe, data, parts, device), *together(recipe)]
@@ -194,6 +193,13 @@ def build_data(resolved: Resolved) -> Data:
             made, skip = make(recipe.data, "data", **given), recipe.on_error == "skip"
             return from_user(made, name=recipe.data.target, seed=recipe.split_seed, skip=skip)
         return make(recipe.data, "data", **given)
+
+
+def _telemetry(recipe: Recipe, built: Built, total: int, epoch: int) -> Telemetry:
+    rows, asked = recipe.log_every, recipe.telemetry
+    every = rows if asked is True else -(-_steps(asked, epoch) // rows) * rows
+    with place("telemetry"):
+        return Telemetry(built.optimizer, every, total)
 
 
 def _window(recipe: Recipe, task: Task, batches: int) -> int:

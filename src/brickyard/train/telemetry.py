@@ -1,4 +1,4 @@
-"""How large gradients, steps and weights are, from the optimizer's own pass."""
+"""How large gradients, steps and weights are, layer by layer, from the optimizer's own pass."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ __all__ = ["Telemetry"]
 
 
 class Telemetry:
-    """Ask the optimizer for norms at the steps that are logged.
+    """Ask the optimizer for norms at some of the steps that are logged.
 
     Math:
         ratio of a layer = ||w_new - w_old|| / ||w_new||, for weights with two dimensions or more
 
     Norms come out of the pass that takes the step, so such a step takes a tenth to a quarter
-    longer. It runs another kernel, whose rounding may differ in the last bit.
+    longer; that is why nobody gets them unasked. It runs another kernel, whose rounding may differ
+    in the last bit.
 
     Args:
         optimizer: one of brickyard's.
-        every: steps between the training rows.
-        total: steps of the run; the last one is logged, too.
+        every: steps between two looks, a multiple of those between the training rows.
+        total: steps of the run; at the last one there is a look, too.
 
     Raises:
         TypeError: the optimizer makes no norms.
@@ -53,26 +54,32 @@ class Telemetry:
         if any(isinstance(p, DTensor) for p in params):
             raise ValueError("telemetry knows no sums over processes: leave it out with shards")
         self.optimizer, self.every, self.total = optimizer, every, total
+        self.layers: dict[str, dict[str, float]] = {}
         self._layers = [p.ndim > 1 for p in params]
 
     def before(self, step: int) -> None:
-        """Ask for norms if ``step``, which is about to be taken, will be logged."""
+        """Ask for norms if ``step``, which is about to be taken, is one to look at."""
         self.optimizer.telemetry = step % self.every == 0 or step >= self.total
 
     def values(self) -> dict[str, float]:
         """Return the median, lowest and highest ratio over the layers; empty after a skipped step.
 
-        The optimizer stops making norms until the next call of ``before``.
+        The optimizer stops making norms until the next call of ``before``. The norms of every
+        parameter are in ``layers`` then: ``grad_norm`` (what the optimizer was given: clipped, and
+        without a loss scale), ``update_norm``, ``param_norm`` and ``update_ratio``.
         """
+        self.layers = {}
         if not self.optimizer.telemetry or self.optimizer.last_skipped:
             return {}
-        norms = self.optimizer.norms().values()
+        self.layers = self.optimizer.norms()
         self.optimizer.telemetry = False
-        ratios = [
-            one["update_norm"] / one["param_norm"]
-            for one, layer in zip(norms, self._layers, strict=True)
-            if layer and one.get("param_norm", 0.0) > 0.0 and math.isfinite(one["param_norm"])
-        ]
+        ratios = []
+        for norms, layer in zip(self.layers.values(), self._layers, strict=True):
+            size = norms.get("param_norm", 0.0)
+            if size > 0.0 and math.isfinite(size):
+                norms["update_ratio"] = norms["update_norm"] / size
+                if layer:
+                    ratios.append(norms["update_ratio"])
         if not ratios:
             return {}
         return {

@@ -11,6 +11,8 @@ from typing import Any
 from brickyard.runs import MetricsWriter
 
 _METHODS = ("start", "row", "flush", "close")
+#: The split of rows on parameters, and which of their norms loggers get.
+LAYERS, TOLD = "layers", ("grad_norm", "update_ratio")
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class Logger(ABC):
         Args:
             step: steps taken.
             epoch: epochs trained, with the fraction.
-            split: ``"train"``, ``"val"`` or another part of the data.
-            values: figures by name.
+            split: ``"train"``, ``"val"`` or another part of the data; ``"layers"`` for telemetry.
+            values: figures by name; ``"grad_norm/head.weight"`` and the like for telemetry.
         """
 
     def flush(self) -> None:  # noqa: B027
@@ -91,6 +93,7 @@ class Rows:
 
     Args:
         writer: of the run folder; what it raises is passed on.
+        norms: the writer of ``telemetry.jsonl``; none without telemetry.
         loggers: by the name that warnings use.
         run: what they are told.
         warn: called with a sentence when one fails; it gets no more rows.
@@ -98,9 +101,9 @@ class Rows:
 
     def __init__(
         self, writer: MetricsWriter, loggers: Iterable[tuple[str, Logger]], run: RunFacts,
-        warn: Callable[[str], None],
+        warn: Callable[[str], None], norms: MetricsWriter | None = None,
     ):  # fmt: skip
-        self.writer, self._warn = writer, warn
+        self.writer, self.norms, self._warn = writer, norms, warn
         self._loggers = dict(enumerate(loggers))
         self._tell("start", run)
 
@@ -108,6 +111,20 @@ class Rows:
         """Append one row."""
         self.writer.row(step, epoch, split, values)
         self._tell("row", step, epoch, split, values)
+
+    def layers(self, step: int, epoch: float, found: Mapping[str, Mapping[str, float]]) -> None:
+        """Append a row on every parameter; loggers get it flat, as ``grad_norm/head.weight``.
+
+        Args:
+            step: the step that was looked at.
+            epoch: the same in epochs.
+            found: norms by parameter.
+        """
+        if self.norms is not None:
+            self.norms.row(step, epoch, LAYERS, found)
+        flat = {f"{what}/{name}": value for name, one in found.items()
+                for what, value in one.items() if what in TOLD}  # fmt: skip
+        self._tell("row", step, epoch, LAYERS, flat)
 
     def flush(self, sync: bool = False) -> None:
         """Bring all rows where a kill cannot reach them.
@@ -119,7 +136,8 @@ class Rows:
             OSError: ``metrics.jsonl`` cannot be written; its rows wait for the next flush.
         """
         self._tell("flush")
-        self.writer.flush(sync)
+        for writer in filter(None, (self.norms, self.writer)):
+            writer.flush(sync)
 
     def close(self, summary: Mapping[str, Any] | None = None) -> None:
         """Tell the end of the run and close everything.
@@ -129,7 +147,8 @@ class Rows:
         """
         self._tell("close", summary or {})
         self._loggers.clear()
-        self.writer.close()
+        for writer in filter(None, (self.norms, self.writer)):
+            writer.close()
 
     def _tell(self, method: str, *arguments: Any) -> None:
         for place, (name, logger) in list(self._loggers.items()):
