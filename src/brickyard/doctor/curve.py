@@ -221,16 +221,17 @@ def _noisy(c: _Curve, names: set[str]) -> Verdict | None:
     """Speak when losses scatter more than their trend goes."""
     losses = [loss for _, loss in c.valid]
     for told, values, unit in (
-        ("validation loss", losses, "evaluation"), ("mean training loss", c.means, c.unit)
-    ):  # fmt: skip
+        ("validation loss", losses, "evaluation"),
+        ("mean training loss", c.means, c.unit if c.unit == "epoch" else f"span of {c.unit}"),
+    ):
         found = unsteady(values)
         if found is not None:
             return Verdict(
                 "noisy", "warn", "Noisy",
                 f"from one {unit} to the next, the {told} scatters by {found.spread:.3g} around "
                 f"its trend.",
-                (f"Over the last {found.count} the trend itself went {found.trend:.3g}; since the "
-                 f"first, {found.gained:.3g} was gained.",),
+                (f"Over the last {found.count} values the trend itself went {found.trend:.3g}; since "
+                 f"the first, {found.gained:.3g} was gained.",),
                 "Let the rate fall to zero at the end, or halve it; then a larger batch, or an "
                 "average of the weights.",
             )  # fmt: skip
@@ -272,8 +273,8 @@ def _healthy(c: _Curve, names: set[str]) -> Verdict:
             f"{spans}.",
             tuple(evidence), "Train longer: nothing says that this is the end.",
         )  # fmt: skip
-    return Verdict("healthy", "good", "Healthy", "the loss fell and came to rest.",
-                   tuple(evidence), "Repeat it with two other seeds before comparing it to "
+    sentence = "the loss fell, and nothing went wrong on the way."
+    return Verdict("healthy", "good", "Healthy", sentence, tuple(evidence), "Repeat it with two other seeds before comparing it to "
                    "anything: one run is one draw.")  # fmt: skip
 
 

@@ -56,14 +56,20 @@ class Data:
         self._weights: torch.Tensor | None = None
         self._collates: list[Collate] = []
         self.samples = Samples(watcher)
+        self._followed: set[type] = set()
 
     def install(self, patches: Patches) -> None:
         """Patch the iteration of data loaders."""
         patches.replace(DataLoader, "__iter__", self._patched_iter)
-        from torch.utils.data import dataloader
-
-        patches.replace(dataloader._BaseDataLoaderIter, "__next__", self._patched_next)
+        self._patches = patches
         self.samples.install(patches)
+
+    def _follow(self, iterator: Any) -> None:
+        """Patch what gives the batches of an iterator, once for each kind of them."""
+        owner = next(c for c in type(iterator).__mro__ if "__next__" in vars(c))
+        if owner not in self._followed:
+            self._followed.add(owner)
+            self._patches.replace(owner, "__next__", self._patched_next)
 
     def _patched_iter(self, original: Any) -> Any:
         def iterate(loader: Any) -> Any:
@@ -85,6 +91,7 @@ class Data:
                 if collate is not None:
                     collate.place = user_place(2)
                     self._collates.append(collate)
+                self._follow(iterator)
                 self._began(loader, iterator)
             return iterator
 

@@ -24,9 +24,22 @@ _SQUASHES = {"tanh": 1.0, "tanh_": 1.0, "sigmoid": 0.0, "sigmoid_": 0.0}
 _DISTANCES = {"abs", "pow", "square", "__pow__", "mul", "__mul__"}
 
 
-def _depth() -> int:
-    """Return how many function modes are in place."""
-    return len(overrides._get_current_function_mode_stack())
+def _stack() -> tuple[list[Any], Any, Any]:
+    """Return torch's function modes, and what takes one off and puts one on.
+
+    A mode is public and leaves at the end of its ``with`` block; ours must leave while blocks of
+    the user's are open, which torch offers under these names only.
+
+    Raises:
+        AttributeError: another torch, without them: then no mode is entered at all.
+    """
+    return overrides._get_current_function_mode_stack(), overrides._pop_mode, overrides._push_mode
+
+
+def _sequence(node: Any) -> int:
+    """Return when a node of a graph was made; 0 where torch does not say."""
+    number = getattr(node, "_sequence_nr", None)
+    return number() if number is not None else 0
 
 
 class _Mode(overrides.TorchFunctionMode):
@@ -92,12 +105,19 @@ class Functions:
         if on and self._mode is None:
             self._mode, self._retired = self._retired, None
             if self._mode is None:
-                self._mode = _Mode(self)
-                self._depth = _depth()
-                overrides._push_mode(self._mode)
+                self._enter()
         elif not on and self._mode is not None:
             self._mode, self._retired = None, self._mode
             self.sweep()
+
+    def _enter(self) -> None:
+        try:
+            depth = len(_stack()[0])
+        except AttributeError as error:
+            self.w.problem("functions", error)
+            return
+        self._depth, self._mode = depth, _Mode(self)
+        self._mode.__enter__()
 
     def sweep(self) -> None:
         """Take a mode that is off from torch's stack, unless torch will put it back there.
@@ -108,9 +128,13 @@ class Functions:
         if mode is None or mode.inside:
             return
         self._retired = None
+        stack, pop, push = _stack()
+        if stack and stack[-1] is mode:
+            mode.__exit__(None, None, None)
+            return
         above: list[Any] = []
-        while _depth() > 0:
-            top = overrides._pop_mode()
+        for _ in stack:
+            top = pop()
             if top is mode:
                 break
             above.append(top)
@@ -118,7 +142,7 @@ class Functions:
             leaked = len(above) - self._depth + 1
             above = above[max(0, leaked) :] if self._depth else above
         for one in reversed(above):
-            overrides._push_mode(one)
+            push(one)
 
     def stepped(self) -> None:
         """Forget what belongs to one step."""
@@ -131,7 +155,7 @@ class Functions:
         self._squashed.clear()
         node = self.w.backwards.last_node
         if node is not None:
-            self._last_sequence = max(self._last_sequence, node._sequence_nr())
+            self._last_sequence = max(self._last_sequence, _sequence(node))
 
     # -- losses --------------------------------------------------------------------------------
     def _lost(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
@@ -173,7 +197,7 @@ class Functions:
         for one in given if isinstance(given, list | tuple) else ():
             if not isinstance(one, torch.Tensor) or one.grad_fn is None:
                 continue
-            if one.grad_fn._sequence_nr() <= self._last_sequence and not self._old.file:
+            if _sequence(one.grad_fn) <= self._last_sequence and not self._old.file:
                 self._old = user_place(3)
 
     def old_graph(self) -> Place:

@@ -29,8 +29,15 @@ class Samples:
         self.asked: weakref.WeakKeyDictionary[Any, deque[Any]] = weakref.WeakKeyDictionary()
 
     def install(self, patches: Patches) -> None:
-        """Patch where the iterators of loaders draw indices."""
-        patches.replace(dataloader._BaseDataLoaderIter, "_next_index", self._patched)
+        """Patch where the iterators of loaders draw indices.
+
+        torch offers them under this name only; another torch without it is no error: samples are
+        not compared then.
+        """
+        try:
+            patches.replace(dataloader._BaseDataLoaderIter, "_next_index", self._patched)
+        except AttributeError as error:
+            self.w.problem("samples", error)
 
     def _patched(self, original: Any) -> Any:
         def next_index(iterator: Any) -> Any:

@@ -122,7 +122,10 @@ class Watcher:
         self.begun = perf_counter()
         self.active = True
         for part in (self.forwards, self.optimizers, self.backwards, self.calls, self.data):
-            part.install(self.patches)
+            try:
+                part.install(self.patches)
+            except Exception as error:  # another torch: what this part would see is not seen
+                self.problem(type(part).__name__.lower(), error)
         self._look(True)
 
     def pause(self) -> None:
@@ -249,13 +252,17 @@ class Watcher:
         if on == self.deep:
             return
         self.deep = on
-        try:
-            self.forwards.look(on and self.eager)
-            open_ = self.evaluations.open
-            self.functions.look((on or open_) and self.eager, on or not open_)
-            self.optimizers.look(on)
-        except Exception as error:
-            self.problem("observation", error)
+        open_ = self.evaluations.open
+        for name, look in (
+            ("modules", lambda: self.forwards.look(on and self.eager)),
+            ("functions",
+             lambda: self.functions.look((on or open_) and self.eager, on or not open_)),
+            ("optimizers", lambda: self.optimizers.look(on)),
+        ):  # fmt: skip
+            try:
+                look()
+            except Exception as error:
+                self.problem(name, error)
 
 
 def active() -> Watcher | None:
