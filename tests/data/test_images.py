@@ -1,5 +1,7 @@
 """Image folders: pixels against Pillow, sizes, splits, and what cannot be read."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -154,8 +156,40 @@ def test_unreadable_images(folder):
         with pytest.raises(DataError, match=r"bad.png cannot be read as an image: unknown format"):
             image_folder("photos", root=folder, **options)
     (folder / "photos" / "cat" / "worse.png").write_text("no image")
-    with pytest.raises(DataError, match="and 1 other files"):
+    with pytest.raises(DataError, match=r"and 1 other files.*on_error: skip"):
         image_folder("photos", size=4, root=folder)
+
+
+@pytest.mark.parametrize("options", [{}, {"size": 4}, {"in_memory": False}, {"val": "photos2"}])
+def test_unreadable_images_are_left_out_where_asked(folder, options):
+    if "val" in options:
+        shutil.copytree(folder / "photos", folder / "photos2")
+        options = {**options, "duplicates": "allow"}
+    whole = image_folder("photos", root=folder, **options)
+    bytes_ = (folder / "photos" / "cat" / "01.png").read_bytes()
+    (folder / "photos" / "cat" / "00bad.png").write_text("no image")
+    (folder / "photos" / "dog" / "cut.png").write_bytes(bytes_[:60])
+    data = image_folder("photos", root=folder, on_error="skip", **options)
+    cut = options.get("in_memory", True)  # otherwise it is met while training
+    lost = data.facts["unreadable"]
+    assert set(lost) == {"cat/00bad.png", *(["dog/cut.png"] if cut else [])}
+    assert lost["cat/00bad.png"] == "cannot be read as an image: unknown format"
+    assert f"{len(lost)} sample" in " ".join(data.warnings)
+    many = len(whole.train) + len(whole.val) + (0 if cut else 1)
+    assert len(data.train) + len(data.val) == many
+    if cut:
+        assert torch.equal(data.val.x, whole.val.x)
+        assert torch.equal(data.val.y, whole.val.y)
+    assert whole.facts.get("unreadable") is None
+
+
+def test_no_readable_image_at_all(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        (tmp_path / "all" / name / "1.png").write_text("no image")
+    for options in ({}, {"size": 4}):
+        with pytest.raises(DataError, match=r"1.png"):
+            image_folder("all", root=tmp_path, on_error="skip", **options)
 
 
 def test_sizes_that_differ(folder):

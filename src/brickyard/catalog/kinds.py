@@ -135,7 +135,7 @@ _TABLE = (
         "data",
         "Data",
         "Data sets and readers for your own",
-        frozenset({"seed", "root"}),
+        frozenset({"seed", "root", "on_error"}),
         ("task",),
         ("task", "options", "best_for"),
     ),

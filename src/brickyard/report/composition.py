@@ -224,8 +224,23 @@ def data_rows(f: Facts) -> list[tuple[str, str]]:
     facts = data.get("facts")
     if isinstance(facts, Mapping):
         rows += [(title(str(k)), _fact(v)) for k, v in facts.items()
-                 if k != "samples" and v not in (None, "", [], {})]  # fmt: skip
+                 if k not in ("samples", "unreadable") and v not in (None, "", [], {})]  # fmt: skip
+    bad = f.part("unreadable")
+    if bad:
+        first = ", ".join(map(str, list(bad)[:3])) + (" …" if len(bad) > 3 else "")
+        rows.append(("Could not be read", f"{plural(len(bad), 'sample')}, skipped: {first}"))
     return rows
+
+
+def lost(f: Facts) -> list[str]:
+    """Return a sentence on samples that could not be read, if there are any."""
+    bad = f.part("unreadable")
+    if not bad:
+        return []
+    name, why = next(iter(bad.items()))
+    return [
+        f"{plural(len(bad), 'sample')} could not be read and skipped; the first: {name} ({why})."
+    ]
 
 
 def _fact(value: Any) -> str:

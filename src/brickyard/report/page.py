@@ -66,7 +66,11 @@ def run_page(f: Facts) -> str:
         "report.html",
         f=f,
         verdict=verdict,
-        notes=[*notes(f), *(f"Could not read {what}." for what in f.unreadable)],
+        notes=[
+            *notes(f),
+            *composition.lost(f),
+            *(f"Could not read {what}." for what in f.unreadable),
+        ],
         sentence=composition.sentence(f),
         tiles=figures if len(figures := tiles(f)) > 1 else [],
         charts=charts(f),

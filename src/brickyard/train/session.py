@@ -20,7 +20,7 @@ from brickyard.errors import RunError
 from brickyard.regularize import Ensemble
 from brickyard.runs import ENVIRONMENT, GROUPS, SUMMARY, TELEMETRY, MetricsWriter, RunFolder
 from brickyard.train.checkpoint import Checkpoints
-from brickyard.train.data.reading import explaining_deaths, unreadable_in
+from brickyard.train.data.reading import Unreadable, explaining_deaths, unreadable_in
 from brickyard.train.environment import describe_environment
 from brickyard.train.fit import in_words
 from brickyard.train.keeping import Keeper
@@ -274,9 +274,7 @@ class Session:
             )
         summary = {**self._summary(reason, error), "regularizers": told}
         if summary["unreadable"]:
-            self.warn(
-                unreadable_in(self.setup.parts.train, self.setup.evaluator.batches).sentence()
-            )
+            self.warn(Unreadable(summary["unreadable"]).sentence())
         self.writer.close(summary)
         self.folder.write_json(SUMMARY, summary)
         try:
@@ -326,7 +324,10 @@ class Session:
             "epochs": state.step / parts.epoch_steps,
             "skipped_steps": state.skipped,
             **({} if parts.scaler is None else {"loss_scale": parts.scaler.measured()}),
-            "unreadable": unreadable_in(parts.train, setup.evaluator.batches).found,
+            "unreadable": {
+                **data.facts.get("unreadable", {}),
+                **unreadable_in(parts.train, setup.evaluator.batches).found,
+            },
             "samples_per_second": (
                 state.step * setup.recipe.batch_size * parts.accumulate / max(trained, 1e-9)
             ),

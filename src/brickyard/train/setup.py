@@ -187,7 +187,9 @@ def build_data(resolved: Resolved) -> Data:
         RecipeError: it cannot be read; the message is the reader's.
     """
     recipe = resolved.recipe
-    given: dict[str, Any] = {"seed": recipe.split_seed, "root": resolved.root}
+    given: dict[str, Any] = {
+        "seed": recipe.split_seed, "root": resolved.root, "on_error": recipe.on_error,
+    }  # fmt: skip
     with place("data"):
         if recipe.data.target:
             made, skip = make(recipe.data, "data", **given), recipe.on_error == "skip"
@@ -228,7 +230,7 @@ def _batches(
     training = task is not None
     split = data.train if training else data.val
     size = recipe.batch_size if training else recipe.eval_batch_size
-    if split.in_memory and recipe.on_error == "skip":
+    if split.in_memory and recipe.on_error == "skip" and "unreadable" not in data.facts:
         raise RecipeError("on_error: skip has no effect: all samples are in memory; leave it out")
     with place("workers" if recipe.workers else "data"):
         own = (recipe.seed, transform, recipe.prefetch)

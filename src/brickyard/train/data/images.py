@@ -19,6 +19,7 @@ from brickyard.catalog import brick
 from brickyard.errors import DataError
 from brickyard.train.data.assemble import describe, finish, take
 from brickyard.train.data.base import Data, Split, find_path, merge_facts
+from brickyard.train.data.reading import Unreadable
 from brickyard.train.data.splitting import Plan, partition
 from brickyard.train.data.target import Target
 
@@ -46,7 +47,7 @@ def image_folder(
     path: str, size: int | tuple[int, int] | None = None, color: Literal["rgb", "grey"] = "rgb",
     val: float | str = 0.2, in_memory: bool | None = None,
     duplicates: Literal["together", "allow"] = "together", seed: int = 0,
-    root: str | Path | None = None,
+    root: str | Path | None = None, on_error: Literal["stop", "skip"] = "stop",
 ) -> Data:  # fmt: skip
     """Read images as float32 in [0, 1], shape (channels, height, width).
 
@@ -66,6 +67,8 @@ def image_folder(
             your own folders share some), or let them be ("allow").
         seed: of the stratified split.
         root: the recipe's folder.
+        on_error: what images are that cannot be read: an error ("stop"), or left out and told
+            ("skip").
 
     Raises:
         DataError: no folder, no images, images that cannot be read or differ in size.
@@ -99,20 +102,26 @@ def image_folder(
             f"{folder} has images in {len(classes)} class folder ({', '.join(classes)}); "
             "classification needs two at least"
         )
-    codes = np.array([classes.index(label) for label in labels], np.int64)
+    view, bad = ImageView(_size(size), color), {} if on_error == "skip" else None
+    shape = view.check(files, bad)
+    total = 4 * len(files) * int(np.prod(shape))
+    stays = in_memory or (in_memory is None and total <= IN_MEMORY_BYTES)
+    images = view.read_all(files, bad) if stays else []
+    good = [i for i, file in enumerate(files) if not bad or file not in bad]
+    given = None if given is None else sum(i < given for i in good)
+    files = [files[i] for i in good]
+    codes = np.array([classes.index(labels[i]) for i in good], np.int64)
     target = Target("classification", codes, classes, "a folder per class")
     plan = Plan("classification", 0.2 if isinstance(val, str) else val, seed, duplicates, given)
-    view = ImageView(_size(size), color)
-    shape = view.check(files)
     facts: dict[str, Any] = {
         "source": folder.name,
         "image": list(shape[1:]),
         "preprocessing": {"x": "bytes / 255", "size": size, "color": color},
         "files_passed_over": skipped,
+        **_left_out(bad),
     }
-    total = 4 * len(files) * int(np.prod(shape))
-    if in_memory or (in_memory is None and total <= IN_MEMORY_BYTES):
-        x = _gather(view.read_all(files), files)
+    if stays:
+        x = _gather(images, files)
         parts = partition(x, target, plan)
         pair = (take(x, parts.train), take(x, parts.val))
         return finish(folder.name, pair, target, parts, facts)
@@ -164,8 +173,18 @@ class ImageView:
         grey = pixels.astype(np.float32) / np.float32(65535)
         return np.stack([grey] * 3, 2) if self.color == "rgb" else grey
 
-    def read_all(self, files: Sequence[Path]) -> list[np.ndarray]:
-        """Return all images, read by several threads; name all that cannot be read."""
+    def read_all(
+        self, files: Sequence[Path], bad: dict[Path, str] | None = None
+    ) -> list[np.ndarray]:
+        """Return all images that can be read; several threads read them.
+
+        Args:
+            files: their paths.
+            bad: gets the others, with the reasons; without it they are an error.
+
+        Raises:
+            DataError: files cannot be read, or none can.
+        """
 
         def attempt(file: Path) -> np.ndarray | DataError:
             try:
@@ -175,14 +194,25 @@ class ImageView:
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             read = list(pool.map(attempt, files))
-        bad = [r for r in read if isinstance(r, DataError)]
-        if bad:
-            more = f" (and {len(bad) - 1} other files)" if len(bad) > 1 else ""
-            raise DataError(f"{bad[0]}{more}; remove or repair")
+        errors = {f: r for f, r in zip(files, read, strict=True) if isinstance(r, DataError)}
+        if errors and (bad is None or len(errors) == len(files)):
+            more = f" (and {len(errors) - 1} other files)" if len(errors) > 1 else ""
+            raise DataError(
+                f"{next(iter(errors.values()))}{more}; remove or repair, or leave such files out "
+                "by on_error: skip"
+            )
+        if bad is not None:
+            bad |= {file: str(error) for file, error in errors.items()}
         return [r for r in read if not isinstance(r, DataError)]
 
-    def check(self, files: Sequence[Path]) -> tuple[int, int, int]:
+    def check(
+        self, files: Sequence[Path], bad: dict[Path, str] | None = None
+    ) -> tuple[int, int, int]:
         """Return the shape that all images have, from their headers alone.
+
+        Args:
+            files: their paths.
+            bad: gets those whose header cannot be read; without it they are an error.
 
         Raises:
             DataError: a header cannot be read, or sizes differ and none is asked for.
@@ -200,11 +230,17 @@ class ImageView:
                     if marks.get(0x0112, 1) >= 5:  # turned by a quarter
                         width, height = height, width
             except (OSError, ValueError, UnidentifiedImageError) as error:
-                raise DataError(f"{file} cannot be read as an image: {_reason(error)}") from error
+                text = f"{file} cannot be read as an image: {_reason(error)}"
+                if bad is None:
+                    raise DataError(f"{text}; repair it, or set on_error: skip") from error
+                bad[file] = text
+                continue
             first = first or (height, width)
             if (height, width) != first:
                 raise _other_size(files[0], first, file, (height, width))
-        height, width = first or (0, 0)  # there is a file at least
+        if first is None:
+            raise DataError(f"none of {len(files)} images can be read; the first is {files[0]}")
+        height, width = first
         return channels, height, width
 
 
@@ -238,6 +274,16 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
                 Path("the first"), self.shape[1:], self.files[index], pixels.shape[1:]
             )
         return torch.from_numpy(pixels), self.targets[index]
+
+
+def _left_out(bad: dict[Path, str] | None) -> dict[str, Any]:
+    """Return facts on images that could not be read; of these only where they may be left out."""
+    if bad is None:
+        return {}
+    lost = Unreadable({
+        f"{file.parent.name}/{file.name}": why.removeprefix(f"{file} ") for file, why in bad.items()
+    })  # fmt: skip
+    return {"unreadable": lost.found, "warnings": [lost.sentence()] if len(lost) else []}
 
 
 def _lazy(
