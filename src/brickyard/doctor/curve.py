@@ -230,8 +230,8 @@ def _noisy(c: _Curve, names: set[str]) -> Verdict | None:
                 "noisy", "warn", "Noisy",
                 f"from one {unit} to the next, the {told} scatters by {found.spread:.3g} around "
                 f"its trend.",
-                (f"Over the last {found.count} values the trend itself went {found.trend:.3g}; since "
-                 f"the first, {found.gained:.3g} was gained.",),
+                (f"Over the last {found.count} values the trend itself went {found.trend:.3g}; "
+                 f"since the first, {found.gained:.3g} was gained.",),
                 "Let the rate fall to zero at the end, or halve it; then a larger batch, or an "
                 "average of the weights.",
             )  # fmt: skip
@@ -274,8 +274,9 @@ def _healthy(c: _Curve, names: set[str]) -> Verdict:
             tuple(evidence), "Train longer: nothing says that this is the end.",
         )  # fmt: skip
     sentence = "the loss fell, and nothing went wrong on the way."
-    return Verdict("healthy", "good", "Healthy", sentence, tuple(evidence), "Repeat it with two other seeds before comparing it to "
-                   "anything: one run is one draw.")  # fmt: skip
+    return Verdict("healthy", "good", "Healthy", sentence, tuple(evidence),
+                   "Repeat it with two other seeds before comparing it to anything: one run is one "
+                   "draw.")  # fmt: skip
 
 
 def _fall(late: np.ndarray) -> float:
