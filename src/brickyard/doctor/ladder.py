@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from brickyard.doctor.case import Case, Rung
-from brickyard.doctor.rungs import RUNGS
+from brickyard.doctor.finding import Finding
+from brickyard.doctor.observe.record import Seen
+from brickyard.doctor.rungs import ONE_BATCH, RUNGS
 
 __all__ = ["Ladder", "Rung", "preflight"]
 
@@ -39,6 +41,16 @@ class Ladder:
         rows = [{"name": r.name, "passed": r.passed, "seen": r.seen,
                  "try": r.try_ if r.passed is False else ""} for r in self.rungs]  # fmt: skip
         return {"holds": self.holds, "rungs": rows}
+
+    def findings(self) -> list[Finding]:
+        """Return what the checks of a run say of the rungs: a batch that cannot be learned."""
+        from brickyard.doctor.checks import CHECKS
+
+        seen = Seen()
+        for rung in self.rungs:
+            if rung.name == ONE_BATCH:
+                seen.note("overfit-one-batch", "model", passed=rung.passed, evidence=rung.seen)
+        return CHECKS["overfit-one-batch"].findings(seen)
 
     def __str__(self) -> str:
         """Return a ladder with a rung for every question."""

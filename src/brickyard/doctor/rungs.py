@@ -19,7 +19,10 @@ from brickyard.doctor.case import Case, Rung, change_floats, change_tensors, dra
 from brickyard.doctor.case import leaf as source_of
 from brickyard.doctor.observe.tensors import first_tensor
 
-__all__ = ["RUNGS"]
+__all__ = ["ONE_BATCH", "RUNGS"]
+
+#: The rung that the check of a run's findings reads, too.
+ONE_BATCH = "one batch can be learned by heart"
 
 
 # --- Training on one batch ------------------------------------------------------------------------
@@ -67,7 +70,7 @@ def _entropy(output: Any, y: Any) -> str:
 
 def one_batch(case: Case) -> Rung:
     """Train on one batch until its loss is near nothing."""
-    name = "one batch can be learned by heart"
+    name = ONE_BATCH
     best = min(((*case.fit(case.x, rate), rate) for rate in T.FIT_RATES),
                key=lambda fit: fit[1] if math.isfinite(fit[1]) else math.inf)  # fmt: skip
     first, last, taken, rate = best

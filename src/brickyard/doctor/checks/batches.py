@@ -61,8 +61,8 @@ def raw_range(seen: Seen) -> Iterable[Say]:
     sees="features that are equal across a batch, and samples that are equal",
     why="Inputs that do not vary carry no information: a broken reader, mask or transform.",
     try_="Look at a batch: plot it, print it.",
-    allows="up to nine tenths of constant features (borders of images), one-hot inputs, integer "
-    "inputs, generators",
+    allows="up to nine tenths of constant features (borders of images), equal samples that do "
+    "vary in features (oversampled classes, few discrete states), integer inputs, generators",
     source="TheDeepChecker, pitfall constant inputs",
 )  # fmt: skip
 def constant_input(seen: Seen) -> Iterable[Say]:

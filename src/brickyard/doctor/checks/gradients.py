@@ -245,9 +245,13 @@ def amp_health(seen: Seen) -> Iterable[Say]:
     skipped = [u for u in seen.scaler.get("skipped_at", []) if u > max(30, updates - 200)]
     window = min(updates - 30, 200)
     if window >= 50 and len(skipped) / window > T.SCALER_SKIPS:
-        yield Say(f"{len(skipped)} of the last {window} steps were skipped.", "GradScaler")
+        yield Say(
+            f"{len(skipped)} of the last {window} steps ({len(skipped) / window:.1%}) were "
+            f"skipped; the scale is {seen.scaler.get('scale', 1.0):g}.",
+            "GradScaler",
+        )  # fmt: skip
     elif updates > 30 and seen.scaler.get("scale", 1.0) < 1.0:
-        yield Say(f"The scale fell to {seen.scaler['scale']:.3g}.", "GradScaler")
+        yield Say(f"The scale fell to {seen.scaler['scale']:.3g} in {updates} steps.", "GradScaler")
 
 
 @check(

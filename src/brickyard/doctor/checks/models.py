@@ -114,14 +114,19 @@ def eval_determinism(seen: Seen) -> Iterable[Say]:
     sees="the loss after fitting one batch alone, on a copy (pre-flight only)",
     why="A model that cannot learn a single batch by heart has a bug, or no capacity.",
     try_="Look at the other rungs of the ladder first: gradients, inputs, loss.",
-    allows="runs without the pre-flight ladder",
+    allows="runs without the pre-flight ladder (preflight(...).findings() gives this finding)",
     source="Karpathy 2019, A recipe for training neural networks",
 )  # fmt: skip
 def overfit_one_batch(seen: Seen) -> Iterable[Say]:
     """Report batches that cannot be learned by heart."""
     for note in seen.of("overfit-one-batch"):
-        if not note.values.get("passed", True):
-            yield Say(str(note.values.get("evidence", "")), note.where, note.place)
+        if note.values["passed"] is False:
+            yield Say(
+                f"Fitting one batch alone, the loss went from {note.values['evidence']}; at least "
+                f"{T.FIT_FALL:.0%} less is expected (best of {len(T.FIT_RATES)} rates, on copies, "
+                "without dropout).",
+                note.where, note.place,
+            )  # fmt: skip
 
 
 @check(

@@ -175,7 +175,8 @@ def tie_broken(seen: Seen) -> Iterable[Say]:
     try_="Start weights at random (nn.init.kaiming_normal_, xavier_uniform_); zeros are for "
     "biases and for the last layer of a residual branch.",
     allows="zero starts with gradients that differ (residual branches, LoRA, output layers), "
-    "embeddings, single rows",
+    "embeddings, single rows; layers of which only some rows are equal (classes that have not "
+    "occurred yet, of an output layer that starts at zero)",
     source="stackoverflow.com/questions/48027263",
 )  # fmt: skip
 def symmetric_init(seen: Seen) -> Iterable[Say]:
@@ -214,17 +215,23 @@ def init_scale(seen: Seen) -> Iterable[Say]:
 
 @check(
     9, "linear-linear", "info", weight=0.3,
-    sees="two linear layers in a row, with nothing between them",
+    sees="a linear layer that is given exactly what another one returned, and nothing else is: in "
+    "a Sequential, or by the order of calls",
     why="Together they are one linear layer: the second adds parameters, not expressiveness.",
     try_="Put an activation between them, or keep one of them.",
-    allows="factorizations whose inner width is below both outer ones; layers not in a Sequential",
+    allows="factorizations whose inner width is below both outer ones, outputs that several "
+    "layers are given; a sum with the first one's output is not seen (information only)",
     source="Goodfellow et al., Deep Learning, section 6.1",
 )  # fmt: skip
 def linear_linear(seen: Seen) -> Iterable[Say]:
     """Report linear layers that follow each other."""
     for note in seen.of("linear-linear"):
         sizes = " -> ".join(map(str, note.values["sizes"]))
-        yield Say(f"Two linear layers follow each other: {sizes}.", note.where)
+        yield Say(
+            f"{note.where} and {note.values['second']} follow each other with nothing between "
+            f"them: {sizes}.",
+            note.where,
+        )  # fmt: skip
 
 
 @check(

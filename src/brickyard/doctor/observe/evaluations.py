@@ -20,6 +20,8 @@ _DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 #: Evaluations closer to each other than this many steps are acting, not evaluating.
 _APART = 4
 _MOST_ROUNDS = 4096
+#: Evaluations whose answers are always counted; later ones only within the doctor's share.
+_FULL = 8
 _MOST_CLASSES = 4096
 
 
@@ -80,7 +82,7 @@ class Evaluations:
             site = self.w.seen.evaluations[key] = EvaluationSeen(name, place_of(frame), loader)
         one = self._rounds.get(key)
         if one is None:
-            full = len(site.rounds) < 3 or self.w.share < T.SHARE
+            full = len(site.rounds) < _FULL or self.w.share < T.SHARE
             one = self._rounds[key] = Round(self.w.seen.step, self.w.seen.epoch, full)
             if len(site.rounds) > _MOST_ROUNDS:
                 del site.rounds[1:-1:2]

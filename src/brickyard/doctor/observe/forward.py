@@ -12,6 +12,7 @@ from torch.nn.modules import module as torch_module
 
 from brickyard.doctor import thresholds as T
 from brickyard.doctor.observe import static
+from brickyard.doctor.observe.chains import Chains
 from brickyard.doctor.observe.patches import Patches
 from brickyard.doctor.observe.places import inside, user_frame, user_place
 from brickyard.doctor.observe.record import NOWHERE, Place
@@ -67,7 +68,7 @@ class Forwards:
         self.stack: list[nn.Module] = []
         self._current: Call | None = None
         self._handles: list[Any] = []
-        self._unseen: dict[int, str] = {}
+        self._chains = Chains()
         self._evaluated, self._pending = 0, False
 
     def install(self, patches: Patches) -> None:
@@ -233,6 +234,7 @@ class Forwards:
                 self._leaf(module, args, output)
             if not self.stack and self._current is not None:
                 call, self._current = self._current, None
+                self._chains.end(w.seen, self.names)
                 if call.training:  # of others nothing is asked: their graphs may go
                     call.kwargs, call.output = kwargs, output
                 else:
@@ -254,6 +256,7 @@ class Forwards:
 
     def _leaf(self, module: nn.Module, args: Any, output: Any) -> None:
         static.layer_called(self.w.seen, self, module, args)
+        self._chains.layer(module, args, output)
         if not self.bad:
             out = first_tensor(output)
             if out is not None and not finite(out):

@@ -72,7 +72,8 @@ def _neighbours(seen: Seen, model: nn.Module, name: str) -> None:
                 inner = first.out_features
                 if inner >= first.in_features or inner >= second.out_features:
                     seen.note("linear-linear", f"{where}.{i}", inner=inner,
-                              sizes=(first.in_features, inner, second.out_features))  # fmt: skip
+                              sizes=(first.in_features, inner, second.out_features),
+                              second=f"{where}.{i + 1}")  # fmt: skip
             affine = isinstance(first, _AFFINE) and first._parameters.get("bias") is not None
             if affine and isinstance(second, _BATCH_NORM):
                 seen.note("bias-before-norm", f"{where}.{i}.bias", norm=type(second).__name__)

@@ -35,6 +35,7 @@ class Ties:
     def __init__(self, watcher: Watcher) -> None:
         self.w = watcher
         self.known: list[Tie] = []
+        self._noted: set[frozenset[tuple[int, str]]] = set()
 
     def meet(self, root: Root) -> None:
         """Record which parameters of a model share their memory when it is first called.
@@ -67,7 +68,7 @@ class Ties:
             other: where the old one still is.
             place: the user's line.
         """
-        self.known.append(Tie([one, other], "initially", None, place, self.w.seen.step))
+        self.known.insert(0, Tie([one, other], "initially", None, place, self.w.seen.step))
 
     def look(self) -> None:
         """Note ties that no longer hold; those that were tied again do."""
@@ -94,6 +95,10 @@ class Ties:
         self.known = kept
 
     def _note(self, tie: Tie, root: Root | None, one: Any, other: Any) -> None:
+        pair = frozenset((id(module), name) for module, name, _ in (one, other))
+        if pair in self._noted:
+            return
+        self._noted.add(pair)
         name_of = self.w.forwards.name_of
         place = tie.place or (root.place if root is not None else Place())
         note = self.w.seen.note(

@@ -1,0 +1,416 @@
+"""Checks 6, 8, 9, 20, 30, 32, 36, 37, 40, 42, 56: of models, their losses and their processes."""
+
+import math
+import types
+
+import numpy as np
+import pytest
+import torch
+from doctor_loops import Tokens, data, fit, mlp
+from doctor_seen import HERE, judged, line, watched
+from torch import nn
+from torch.nn import functional as F
+
+from brickyard.doctor import preflight, watch
+from brickyard.doctor import thresholds as T
+from brickyard.doctor.observe.record import LossSeen, Seen
+
+
+def ce(out, y):
+    return F.cross_entropy(out, y)
+
+
+# -- 6 tie-broken --------------------------------------------------------------------------------
+class Tied(nn.Module):
+    def __init__(self, tie=True, config=None):
+        super().__init__()
+        self.embed = nn.Embedding(8, 4)
+        self.head = nn.Linear(4, 8, bias=False)
+        if tie:
+            self.head.weight = self.embed.weight
+        if config is not None:
+            self.config = types.SimpleNamespace(tie_word_embeddings=config)
+
+    def get_input_embeddings(self):
+        return self.embed
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def forward(self, x):
+        return self.head(self.embed(x).mean(1))
+
+
+def tied(break_tie=None, make=Tied, before=None):
+    """Train, break the tie without a word to modules, train on."""
+    model = make()
+    if before:
+        before(model)
+    x = torch.randint(8, (256, 3))
+    fit(model, ce, xy=(x, x[:, 0]))
+    if break_tie:
+        break_tie(model)
+    fit(model, ce, xy=(x, x[:, 0]))
+
+
+def load(model):
+    model.load_state_dict({k: v.clone() for k, v in model.state_dict().items()}, assign=True)
+
+
+def by_data(model):
+    model.head.weight = nn.Parameter(model.head.weight.detach())  # one memory, two parameters
+
+
+def by_hand(model):
+    model.head._parameters["weight"] = nn.Parameter(model.head.weight.detach().clone())
+
+
+def test_ties_that_break_on_the_way():
+    (said,) = watched("tie-broken", tied, load)
+    assert said.severity == "error"
+    assert "shared one tensor (8 x 4)" in said.evidence
+    assert "32 values are held twice" in said.evidence
+    assert line(said).startswith("model.load_state_dict(")
+    (said,) = watched("tie-broken", tied, by_hand)  # no hook hears of it: found by its memory
+    assert said.where == "model.head.weight"
+    assert "model.embed.weight" in said.evidence
+
+    def part(model):
+        model.head.weight.data = model.head.weight.data.clone()
+
+    (said,) = watched("tie-broken", tied, part, before=by_data)
+    assert said.evidence.endswith("still equal, but trained on their own.")
+
+
+def test_declared_ties():
+    (said,) = watched("tie-broken", tied, make=lambda: Tied(False, True))
+    assert said.evidence.startswith(
+        "model.head.weight does not share its tensor (8 x 4) with model.embed.weight, although "
+        "config.tie_word_embeddings is true: 32 values are held twice"
+    )
+    assert watched("tie-broken", tied, make=lambda: Tied(False, False)) == []
+    assert watched("tie-broken", tied, make=lambda: Tied(True, True)) == []
+
+
+def again(model):
+    load(model)
+    model.head.weight = model.embed.weight
+
+
+def resized(model):
+    model.embed = nn.Embedding(8, 4)
+    model.head = nn.Linear(4, 8, bias=False)
+
+
+def test_ties_that_hold():
+    for change in (None, again, resized, lambda m: m.double().float(), lambda m: m.eval()):
+        assert watched("tie-broken", tied, change) == [], change
+
+
+# -- 8 init-scale, 9 linear-linear ---------------------------------------------------------------
+def started(scale, which=0):
+    model = mlp()
+    with torch.no_grad():
+        model[which].weight.mul_(scale)
+    fit(model, ce, steps=3)
+
+
+def test_starts_of_odd_spread():
+    for scale in (0.01, 50.0):
+        (said,) = watched("init-scale", started, scale)
+        assert said.severity == "info"
+        assert said.where == "model.0.weight"
+        assert "fan_in = 8" in said.evidence
+        spread = scale * 1 / math.sqrt(3)  # of torch's uniform start
+        assert abs(float(said.evidence.split("= ")[1].split()[0]) / spread - 1) < 0.2
+    assert watched("init-scale", started, 0.0) == []  # a zero start
+    assert watched("init-scale", started, 2.0) == []
+
+
+class Chain(nn.Module):
+    def __init__(self, inner=16, act=False, twice=False):
+        super().__init__()
+        self.one, self.two = nn.Linear(8, inner), nn.Linear(inner, 4)
+        self.other = nn.Linear(inner, 4) if twice else None
+        self.act = act
+
+    def forward(self, x):
+        x = self.one(x)
+        x = x.relu() if self.act else x
+        return self.two(x) + (self.other(x) if self.other is not None else 0.0)
+
+
+def test_linear_layers_in_the_order_of_calls():
+    def train(*args):
+        fit(Chain(*args), ce, steps=3)
+
+    (said,) = watched("linear-linear", train)
+    assert said.evidence.startswith("model.one and model.two follow each other")
+    assert "8 -> 16 -> 4" in said.evidence
+    assert watched("linear-linear", train, 16, True) == []
+    assert watched("linear-linear", train, 3) == []  # a factorization
+    assert watched("linear-linear", train, 16, False, True) == []  # given to several
+
+
+# -- 20 worker-rng-duplication -------------------------------------------------------------------
+class Noisy(torch.utils.data.Dataset):
+    def __init__(self, stored):
+        self.rng = np.random.default_rng(0) if stored else None
+
+    def __len__(self):
+        return 32
+
+    def __getitem__(self, i):
+        noise = self.rng.normal(size=8) if self.rng else np.random.default_rng(i).normal(size=8)
+        return torch.tensor(noise, dtype=torch.float32), i % 4
+
+
+def seed_worker(_):
+    info = torch.utils.data.get_worker_info()
+    info.dataset.rng = np.random.default_rng(info.seed)
+
+
+def workers(stored, init=None):
+    batches = torch.utils.data.DataLoader(Noisy(stored), 8, num_workers=2, worker_init_fn=init)
+    model = mlp()
+    made = torch.optim.SGD(model.parameters(), 0.01)
+    for x, y in batches:
+        made.zero_grad()
+        ce(model(x), y).backward()
+        made.step()
+
+
+def test_workers_that_draw_alike():
+    (said,) = watched("worker-rng-duplication", workers, True)
+    assert said.severity == "error"
+    assert said.evidence.startswith("In 2 workers the generator dataset.rng was in the same state")
+    assert line(said) == "for x, y in batches:"
+    assert watched("worker-rng-duplication", workers, True, seed_worker) == []
+    assert watched("worker-rng-duplication", workers, False) == []
+
+
+# -- 30 init-loss --------------------------------------------------------------------------------
+def first(function, value, **facts):
+    seen = Seen()
+    site = LossSeen(function, HERE, first={"value": value})
+    site.facts = {"reduction": "mean", "options": [], **facts}
+    seen.losses = {0: site}
+    return judged("init-loss", seen)
+
+
+LABELS = torch.tensor([50, 50, 50, 50])
+RARE = {"positive_sum": 1.0, "count": 100}  # one in a hundred
+SQUARES = {"sum": torch.tensor([300.0]), "squares": torch.tensor([1000.0]), "count": 100}
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "facts", "words"),
+    [
+        ("cross_entropy", 5.0, {"classes": 4}, "3.6 times ln 4 = 1.39, which equal scores"),
+        ("cross_entropy", 0.3, {"classes": 4, "labels": LABELS}, "0.22 times the entropy of the"),
+        ("binary_cross_entropy_with_logits", 2.2, RARE, "3.2 times ln 2 = 0.693"),
+        ("binary_cross_entropy_with_logits", 0.02, RARE, "0.36 times the entropy of the labels"),
+        ("mse_loss", 40.0, SQUARES, "4.0 times the mean square of the targets, 10,"),
+        ("mse_loss", 0.4, SQUARES, "0.4 times the variance of the targets, 1"),
+    ],
+)
+def test_first_losses_that_are_odd(function, value, facts, words):
+    (said,) = first(function, value, **facts)
+    assert said.severity == "info"
+    assert words in said.evidence
+    assert (said.file, said.line, said.step) == (HERE.file, HERE.line, 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "facts"),
+    [
+        ("cross_entropy", 1.5, {"classes": 4, "labels": LABELS}),
+        ("cross_entropy", 5.0, {"classes": 4, "reduction": "sum"}),
+        ("cross_entropy", 5.0, {"classes": 4, "options": ["weight"]}),
+        ("cross_entropy", 0.3, {"classes": 4, "labels": torch.tensor([190, 10, 0, 0])}),
+        ("binary_cross_entropy_with_logits", 0.7, RARE),  # 12 times the entropy: no alarm
+        ("mse_loss", 10.0, SQUARES),  # ten times the variance: answers of zero
+        ("l1_loss", 100.0, {}),
+    ],
+)
+def test_first_losses_that_are_fine(function, value, facts):
+    assert first(function, value, **facts) == []
+
+
+def test_first_loss_of_a_real_run():
+    def train(scale):
+        x, _ = data()
+        fit(mlp(8, 16, 1), lambda o, t: F.mse_loss(o * scale, t), steps=3, xy=(x, x[:, :1]))
+
+    (said,) = watched("init-loss", train, 30.0)
+    assert "the mean square of the targets" in said.evidence
+    assert line(said).startswith("fit(mlp(8, 16, 1)")
+    assert watched("init-loss", train, 1.0) == []
+
+
+# -- 32 grad-none-params -------------------------------------------------------------------------
+class Cut(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.body, self.head = nn.Linear(8, 16), nn.Linear(16, 4)
+        self.side = nn.Linear(8, 4)
+        self.how = how
+
+    def forward(self, x):
+        h = self.body(x).relu()
+        if self.how == "detach":
+            h = h.detach()
+        return self.head(h)
+
+
+def test_layers_that_are_cut_off():
+    def train(how):
+        fit(Cut(how), ce)
+
+    (said,) = watched("grad-none-params", train, "detach")
+    assert said.where == "model.body.weight"
+    assert "2 of 6 parameters of SGD had no gradient" in said.evidence
+    assert "model.body.weight, model.body.bias" in said.evidence  # never side: it is not called
+    assert said.severity == "info"
+    assert watched("grad-none-params", train, "") == []
+
+
+def test_reentrant_checkpoints_without_inputs_that_need_gradients():
+    from torch.utils.checkpoint import checkpoint
+
+    class Held(Cut):
+        def forward(self, x):
+            h = checkpoint(self.body, x, use_reentrant=self.how == "reentrant")
+            return self.head(h.relu())
+
+    def train(how):
+        fit(Held(how), ce)
+
+    with pytest.warns(UserWarning, match="None of the inputs have requires_grad"):
+        (said,) = watched("grad-none-params", train, "reentrant")
+    assert said.severity == "warning"
+    assert "2 parameters of model.body got no gradient in 3 steps" in said.evidence
+    assert watched("grad-none-params", train, "other") == []
+
+
+# -- 36 label-independence, 37 input-independence ------------------------------------------------
+class Flat(nn.Module):
+    """Look at the input, or answer alike."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.fc = nn.Linear(8, 4)
+        self.looks = looks
+
+    def forward(self, x):
+        return self.fc(x if self.looks else torch.ones_like(x))
+
+
+def test_losses_that_do_not_depend_on_which_label_is_whose():
+
+    def train(kind):
+        x, _ = data()
+        y = torch.randn(256, 1)
+        if kind == "constant":
+            y = torch.ones_like(y)
+
+        def loss(out, target):
+            # a distance to far targets is their mean, whoever they belong to
+            return F.l1_loss(out, target + (1e3 if kind == "far" else 0.0))
+
+        fit(nn.Linear(8, 1), loss, xy=(x, y), steps=12, lr=1e-3)
+
+    (said,) = watched("label-independence", train, "far")
+    assert said.severity == "error"
+    assert said.evidence.startswith("l1_loss gave ")
+    assert "with them permuted" in said.evidence
+    assert line(said).startswith("return F.l1_loss")
+    assert watched("label-independence", train, "near") == []
+    assert watched("label-independence", train, "constant") == []  # equal labels: nothing to tell
+
+
+def test_models_that_ignore_their_input():
+    def train(looks, same=False):
+        x, y = data()
+        fit(Flat(looks), ce, xy=(torch.ones_like(x) if same else x, y), steps=100)
+
+    (said,) = watched("input-independence", train, False)
+    assert said.evidence.startswith("Across 32 different inputs the output of model varies by less "
+                                    "than 1e-06 of its size, at")  # fmt: skip
+    assert said.severity == "warning"
+    assert watched("input-independence", train, True) == []
+    assert watched("input-independence", train, True, same=True) == []  # nothing to tell apart
+
+
+# -- 40 overfit-one-batch ------------------------------------------------------------------------
+def test_a_batch_that_cannot_be_learned():
+    x, y = torch.zeros(16, 5), torch.arange(16) % 3
+    ladder = preflight(mlp(5, 8, 3), F.cross_entropy, (x, y), steps=30)
+    (said,) = ladder.findings()
+    assert (said.check, said.severity) == ("overfit-one-batch", "warning")
+    assert "in 30 steps of Adam" in said.evidence
+    assert "80% less is expected" in said.evidence
+    x = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
+    assert preflight(mlp(5, 64, 3), F.cross_entropy, (x, y), steps=60).findings() == []
+
+
+# -- 42 shift-error: by answers ------------------------------------------------------------------
+def spoken(target_at, slow=False, steps=224, custom=True):
+    """Train a causal model whose loss the doctor does not know, on cycles of words."""
+    g = torch.Generator().manual_seed(1)
+    start, pace = torch.randint(11, (64, 1), generator=g), 3 if slow else 1
+    x = 1 + (start + torch.arange(14) // pace) % 11
+    y = x[:, target_at : target_at + 10].clone()
+
+    def loss(out, target):
+        if not custom:
+            return F.cross_entropy(out.flatten(0, 1), target.flatten())
+        return -out.log_softmax(2).gather(2, target[..., None]).mean()
+
+    fit(Tokens(True), loss, rows=16, steps=steps, lr=2.0, xy=(x[:, :10], y))
+
+
+def test_answers_that_repeat_the_wrong_token(monkeypatch):
+    monkeypatch.setattr(T, "ALWAYS_LOOKS", 1000)  # however busy the machine is
+    (said,) = watched("shift-error", spoken, 2)
+    assert said.severity == "warning"
+    assert "the one after it at 100%" in said.evidence
+    assert "shifted twice" in said.evidence
+    (said,) = watched("shift-error", spoken, 0)
+    assert "it learned to copy" in said.evidence
+    assert "the present token at 100% of positions" in said.evidence
+    assert watched("shift-error", spoken, 1) == []
+    assert watched("shift-error", spoken, 1, slow=True) == []  # mostly the present token is right
+    assert watched("shift-error", spoken, 2, steps=20) == []  # not trained yet
+
+
+# -- 56 replica-divergence -----------------------------------------------------------------------
+def rank(number, store, bypass):
+    torch.distributed.init_process_group("gloo", f"file://{store}", rank=number, world_size=2)
+    torch.manual_seed(0)
+    model = nn.parallel.DistributedDataParallel(mlp())
+    called = model.module if bypass else model
+    x, y = data(seed=number)
+    made = torch.optim.SGD(model.parameters(), 0.1)
+    for i in range(4):
+        made.zero_grad()
+        ce(called(x[32 * i : 32 * i + 32]), y[32 * i : 32 * i + 32]).backward()
+        made.step()
+    torch.distributed.destroy_process_group()
+
+
+def test_replicas_that_come_apart(tmp_path):
+    def train(bypass):
+        store = tmp_path / str(bypass)
+        torch.multiprocessing.start_processes(
+            rank, (str(store), bypass), nprocs=2, start_method="fork"
+        )
+
+    with watch() as doctor:
+        train(True)
+    (said,) = [f for f in doctor.report().findings if f.check == "replica-divergence"]
+    assert said.severity == "error"
+    assert said.evidence.startswith("After step 1, 4 of 4 sampled parameters differ between the 2 ")
+    with watch() as doctor:
+        train(False)
+    assert [f for f in doctor.report().findings if f.check == "replica-divergence"] == []
