@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import warm
 
 __all__ = ["on_ranks"]
 
@@ -23,7 +24,7 @@ def on_ranks(job: Callable[[int, Any], None], count: int) -> dict[str, Any]:
         port = s.getsockname()[1]
     with mp.Manager() as manager:
         shared = manager.dict()
-        mp.spawn(_rank, (job, count, port, shared), nprocs=count)
+        warm.on_each(_rank, job, count, port, shared, count=count)
         return dict(shared)
 
 

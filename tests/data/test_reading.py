@@ -2,13 +2,12 @@
 
 import os
 import pickle
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
 import torch
+import warm
 from torch.utils.data import Dataset
 
 from brickyard.errors import DataError
@@ -112,9 +111,8 @@ if __name__ == "__main__":
 def test_the_death_of_a_worker_is_told(tmp_path, how, what, remedy):
     script = tmp_path / "death.py"
     script.write_text(DEATH.format(how=how))
-    done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=120, check=True
-    )
+    done = warm.run([script])
+    assert done.returncode == 0, done.stderr
     told = done.stdout.replace("crashed (Segmentation fault)", "crashed (SIGSEGV)")
     assert what in told
     assert remedy in told

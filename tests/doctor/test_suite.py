@@ -7,12 +7,11 @@ A sample runs here through the command line; ``BRICKYARD_DOCTOR_SUITE=all`` runs
 import ast
 import json
 import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import warm
 
 HERE = Path(__file__).parent
 CASES = HERE / "cases"
@@ -22,14 +21,10 @@ ALL = os.environ.get("BRICKYARD_DOCTOR_SUITE") == "all"
 #: Cheap ones, of different kinds: a contract, an order, a dependence, an idiom each.
 PAIRS = sorted(EXPECTED) if ALL else ["01_softmax_before_ce", "05_zero_grad_missing"]
 QUIET = HEALTHY if ALL else [p for p in HEALTHY if p.stem in ("accumulation_sum", "manual_sgd")]
-THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 
 def _run(arguments, folder):
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=folder, env={**os.environ, **THREADS},
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+    done = warm.run(arguments, folder, limit=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return [line for line in done.stdout.splitlines() if line.startswith("final ")]
 

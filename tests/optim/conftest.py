@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,12 @@ sys.path.append(str(Path(__file__).parents[1] / "reference"))  # transcriptions 
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _kernels() -> Iterator[None]:
-    """Build kernels once per session, outside of the user's cache."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.setdefault("BRICKYARD_CACHE", folder)
-        yield
+def _kernels(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Build kernels once per session, outside of the user's cache; workers share them."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    os.environ.setdefault("BRICKYARD_CACHE", str(folder / "kernels"))
 
 
 @pytest.fixture

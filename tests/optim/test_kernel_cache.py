@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm
 
 from brickyard import compiler, optim
 from brickyard.optim import Optimizer, backends, chain, clip_by_global_norm, decay, engine
@@ -99,7 +98,7 @@ def test_a_damaged_entry_is_rebuilt(
 
 
 @needs_compiler
-def test_two_processes_may_build_the_same_at_the_same_time(fresh: Path) -> None:
+def test_two_processes_may_build_the_same_at_the_same_time(fresh: Path, tmp_path: Path) -> None:
     program = (
         "import torch\n"
         "from brickyard import optim\n"
@@ -108,10 +107,13 @@ def test_two_processes_may_build_the_same_at_the_same_time(fresh: Path) -> None:
         "assert 'backend  native' in optimizer.explain()\n"
         "print(w.sum().item())\n"
     )
-    found = [subprocess.Popen([sys.executable, "-W", "error", "-c", program], text=True,
-                              stdout=subprocess.PIPE) for _ in range(2)]  # fmt: skip
-    said = [process.communicate()[0] for process in found]
-    assert [process.returncode for process in found] == [0, 0]
+    outs = [tmp_path / name for name in ("one", "two")]
+    found = [warm.start(["-c", program], out=str(out), errors=[Warning]) for out in outs]
+    for process in found:
+        process.join()
+    assert [process.exitcode for process in found] == [0, 0]
+    said = [out.read_text() for out in outs]
+    assert said[0]
     assert said[0] == said[1]
     assert sorted(p.suffix for p in fresh.iterdir()) == [".so", ".sum"]  # nothing half made is left
 

@@ -1,12 +1,11 @@
 """Every example runs, and README says what is true of the repository."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -20,11 +19,7 @@ SEEDED = ("losses_", "regularizers_", "schedules_")
 def test_example_runs(path, tmp_path):
     """Examples end with an error when they miss what they promise."""
     seeds = [str(SEEDS.get(path.stem, 1))] if path.stem.startswith(SEEDED) else []
-    threads = {"OMP_NUM_THREADS": "1"} if "PYTEST_XDIST_WORKER" in os.environ else {}
-    done = subprocess.run(
-        [sys.executable, "-W", "error::FutureWarning", str(path), *seeds], cwd=tmp_path,
-        env={**os.environ, **threads}, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = warm.run([path, *seeds], tmp_path, errors=[FutureWarning])
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 

@@ -4,15 +4,13 @@ import hashlib
 import json
 import math
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -252,19 +250,19 @@ for step in range(1, 10**9):
 """
 
 
-def test_killed_while_writing_every_named_file_is_whole(tmp_path):
+def test_killed_while_writing_every_named_file_is_whole(tmp_path, tmp_path_factory):
     """SIGKILL at several moments of a process that does nothing but write checkpoints."""
+    said = tmp_path_factory.mktemp("writer") / "said"
     for delay in (0.0, 0.007, 0.013, 0.023):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
-        )
-        done = 0
-        while done < 6:
-            done = int(writer.stdout.readline())
+        writer = warm.start(["-c", WRITER, tmp_path], out=str(said))
+        while not said.exists() or said.read_bytes().count(b"\n") < 6:
+            assert writer.is_alive()
+            time.sleep(0.001)
         time.sleep(delay)
-        writer.send_signal(signal.SIGKILL)
-        rest = writer.communicate()[0].split()
-        done = int(rest[-1]) if rest else done
+        writer.kill()
+        writer.join()
+        done = int(said.read_text().rpartition("\n")[0].split()[-1])
+        said.unlink()
         checkpoints = Checkpoints(tmp_path, Retention(last=3, best=2, every=4, mode="max"))
         assert checkpoints.load("last")["step"] >= done, "what was reported as written is there"
         entries = checkpoints.entries()

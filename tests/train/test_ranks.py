@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import rank_jobs
 import torch
-import torch.multiprocessing as mp
+import warm
 
 from brickyard.train import resume, train
 from brickyard.train.checkpoint import Checkpoints
@@ -44,7 +44,7 @@ def rows(folder):
 
 def together(count, jobs):
     full = [(rank_jobs.free_port(), str(folder), *rest) for folder, *rest in jobs]
-    mp.spawn(rank_jobs.run, (count, full), nprocs=count)
+    warm.on_each(rank_jobs.run, count, full, count=count)
 
 
 @pytest.fixture(scope="module")

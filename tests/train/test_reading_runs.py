@@ -1,12 +1,11 @@
 """Runs on data that cannot all be read, and in whose workers something happens."""
 
 import json
-import subprocess
-import sys
 import textwrap
 
 import pytest
 import torch
+import warm
 from torch.utils.data import Dataset
 
 from brickyard.errors import DataError, RecipeError
@@ -51,8 +50,10 @@ def large():
 
 
 class StopAt(ProgressLines):
+    """Stop in the second epoch of batches of 100."""
+
     def boundary(self, loop):
-        loop.stop_requested = loop.state.step >= 230
+        loop.stop_requested = loop.state.step >= 24
 
 
 def recipe(make, **more):
@@ -61,7 +62,7 @@ def recipe(make, **more):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_samples_met_while_training_are_skipped_counted_and_told(tmp_path, capfd, workers):
-    data = recipe("large", on_error="skip", workers=workers)
+    data = recipe("large", on_error="skip", workers=workers, batch_size=100)
     result = train(data, out=tmp_path / "whole")
     found = json.loads((tmp_path / "whole" / "summary.json").read_text())["unreadable"]
     assert set(found) == {"train 11", "train 12", "train 13", "val 30"}
@@ -131,10 +132,7 @@ if __name__ == "__main__":
 def test_a_killed_worker_ends_the_run_with_a_sentence_and_nothing_is_lost(tmp_path):
     script = tmp_path / "death.py"
     script.write_text(textwrap.dedent(DEATH).format(recipe=RECIPE))
-    done = subprocess.run(
-        [sys.executable, script, tmp_path / "run"], capture_output=True, text=True, timeout=200,
-        check=False,
-    )  # fmt: skip
+    done = warm.run([script, tmp_path / "run"])
     assert done.returncode == 1
     summary = RunFolder(tmp_path / "run").summary()
     assert summary["exit_reason"] == "failed"
@@ -150,7 +148,8 @@ def test_batches_made_ahead_change_nothing(tmp_path, monkeypatch):
     made = []
     for name, prefetch in (("ahead", 3), ("none", 0)):
         many = ["gaussian_noise", {"name": "manifold_mixup", "alpha": 0.4}]
-        one = {**RECIPE, "data": "digits", "augmentation": many, "prefetch": prefetch}
+        one = {**RECIPE, "data": "digits", "augmentation": many, "prefetch": prefetch,
+               "batch_size": 100}  # fmt: skip
         path = tmp_path / name
         if prefetch:
             train(one, out=path, progress=StopAt())

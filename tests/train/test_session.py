@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 
 import numpy as np
 import pytest
 import torch
+import warm
 import yaml
 from alike import StopAt, read_rows, same_runs
 
@@ -162,13 +161,12 @@ else:
 
 
 def _start(*words):
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, *map(str, words)],
-                            stderr=subprocess.DEVNULL)  # fmt: skip
+    return warm.start(["-c", SCRIPT, *words])
 
 
 def _wait_for_checkpoint(process, path):
     while not (path / "checkpoints" / "manifest.json").exists():
-        assert process.poll() is None, "it ended before its first checkpoint"
+        assert process.exitcode is None, "it ended before its first checkpoint"
         time.sleep(0.005)
 
 
@@ -179,9 +177,9 @@ def test_killed_and_resumed_is_bit_identical(tmp_path, number):
     process = _start("train", path, json.dumps(long))
     _wait_for_checkpoint(process, path)
     time.sleep(0.05)
-    process.send_signal(number)
-    process.wait(60)
-    assert process.returncode == (-number if number == signal.SIGKILL else 0)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == (-number if number == signal.SIGKILL else 0)
     if number != signal.SIGKILL:
         assert RunFolder(path).summary()["exit_reason"] == "interrupted"
     if RunFolder(path).summary().get("exit_reason") != "budget":
@@ -202,7 +200,7 @@ def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
             train(RECIPE, out=path)
     finally:
         process.kill()
-        process.wait(60)
+        process.join(60)
     rows = len(read_rows(path))
     assert resume(path, progress=StopAt(1)).summary["exit_reason"] == "interrupted", "let go of"
     assert len(read_rows(path)) <= rows + 3, "nothing was written twice"
