@@ -2,6 +2,11 @@
 
 import os
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the cores, and so do children
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import hypothesis
 import pytest
 import torch
@@ -10,8 +15,7 @@ hypothesis.settings.register_profile("house", deadline=None)  # tests never depe
 hypothesis.settings.load_profile("house")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # several workers share the cores
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # of processes that tests start
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
