@@ -1,6 +1,7 @@
 """Checks 17, 57, 59, 60: what evaluations are given, what they answer, what that says."""
 
 import copy
+import io
 
 import pytest
 import torch
@@ -280,8 +281,65 @@ def averaged(use, average=AveragedModel):
             held(x)
         elif use == "inner":
             held.module(x)
+        elif use == "restore":
+            for p, kept in zip(model.parameters(), held.module.parameters(), strict=True):
+                p.copy_(kept)
         elif use == "save":
-            copy.deepcopy(held.state_dict())
+            held.state_dict()
+
+
+class Own:
+    """Average by hand, as scripts do."""
+
+    def __init__(self, model, how="lerp"):
+        self.module, self.how = copy.deepcopy(model).requires_grad_(False), how
+
+    @torch.no_grad()
+    def update_parameters(self, model):
+        kept, new = list(self.module.parameters()), list(model.parameters())
+        if self.how == "foreach":
+            torch._foreach_lerp_(kept, new, 0.1)
+        for k, n in zip(kept, new, strict=True):
+            if self.how == "lerp":
+                k.lerp_(n, 0.1)
+            elif self.how == "add":
+                k.mul_(0.9).add_(n.detach(), alpha=0.1)
+
+    def __call__(self, x):
+        return self.module(x)
+
+    def state_dict(self):
+        torch.save(self.module.state_dict(), io.BytesIO())
+
+
+@pytest.mark.parametrize("how", ["lerp", "add", "foreach"])
+def test_averages_by_hand(how):
+    def make(model):
+        return Own(model, how)
+
+    (said,) = watched("generalisation", averaged, "", make)
+    assert said.severity == "info"
+    assert said.evidence.startswith("An average of 4 parameters was updated in training at ")
+    assert any(word in line(said) for word in ("lerp_", "add_"))
+    for use in ("call", "save", "restore"):
+        assert watched("generalisation", averaged, use, make) == [], use
+
+
+def test_targets_are_used_in_training():
+    """A network that follows another one and gives it its targets is no average for evaluation."""
+    x, _ = data()
+    model = mlp()
+    held = Own(model)
+
+    def loss(out, y):
+        with torch.no_grad():
+            target = held(x[:32])
+        return F.mse_loss(out, target)
+
+    def follow():
+        fit(model, loss, calls=(None, lambda _: held.update_parameters(model)))
+
+    assert watched("generalisation", follow) == []
 
 
 def test_averages_that_nobody_uses():

@@ -188,6 +188,10 @@ FIRST_LOSS = (0.5, 3.0)
 FIT_RATES = (1e-3, 1e-2, 1e-1)
 #: A batch that is learned by heart loses most of its loss; label smoothing leaves a floor.
 FIT_FALL = 0.8
+#: ... of one that learns without targets (a code, two views), whose floor nobody knows.
+FIT_FALL_ALONE = 0.2
+#: Fewer steps than this do not learn a batch by heart, and prove nothing.
+FIT_LEAST = 50
 #: Blank inputs must leave this share of what was gained: less is what chance and biases give.
 BLANK_WORSE = 0.05
 #: Two losses that differ by less are the same number, rounded.

@@ -24,7 +24,7 @@ def input_nonfinite(seen: Seen) -> Iterable[Say]:
         if not seen.of("nonfinite-loss") and not seen.of("nonfinite-grad"):
             continue  # masked or filled before the model saw them
         yield Say(
-            f"{v['bad']} of {v['of']} values of {note.where} ({v['batch']}) are NaN or infinite.",
+            f"{v['bad']} of {v['of']} values of {note.where} are NaN or infinite{v['batch']}.",
             note.where, note.place, step=max(1, note.step),
         )  # fmt: skip
 
@@ -45,9 +45,15 @@ def raw_range(seen: Seen) -> Iterable[Say]:
         if v["normalizes"] or note.count < T.IN_ROW:
             continue
         if v["integral"] and v["largest"] > T.RAW_RANGE and v["std"] > T.RAW_STD:
-            said = f"whole numbers from {v['smallest']:g} to {v['largest']:g}"
+            said = (
+                f"nothing but whole numbers from {v['smallest']:g} to {v['largest']:g}, with a "
+                f"deviation of {v['std']:.3g}"
+            )
         elif v["std_median"] > T.RAW_STD and v["largest"] > 100:
-            said = f"features with a deviation of {v['std_median']:.3g} in the middle"
+            said = (
+                f"{v['features']} features whose deviations have the median {v['std_median']:.3g}, "
+                f"and values up to {v['largest']:g}"
+            )
         elif v["ratio"] > T.RAW_RATIO and v["std_max"] > T.RAW_STD:
             said = f"features whose deviations differ by a factor of {v['ratio']:.2g}"
         else:

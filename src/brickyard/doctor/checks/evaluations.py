@@ -88,8 +88,8 @@ def generalisation(seen: Seen) -> Iterable[Say]:
     yield from _same_order(seen)
     for note in seen.of("average-unused"):
         yield Say(
-            f"{note.where} was updated in training {note.values['updates']} times and never "
-            "evaluated, copied back or saved.",
+            f"{note.where} was updated in training {note.values['updates']} and never evaluated, "
+            "copied back or saved.",
             note.where, note.place, severity="info",
             why="An average that nobody evaluates or saves is lost with the run.",
             try_="Evaluate and save the averaged model, or leave the average out.",

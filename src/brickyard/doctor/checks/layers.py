@@ -23,7 +23,11 @@ def dropout_p(seen: Seen) -> Iterable[Say]:
     for module in seen.modules.values():
         p = module.facts.get("p")
         if p is not None and p >= T.DROPOUT:
-            yield Say(f"{module.kind} drops {p:.0%} of its input.", module.name)
+            yield Say(
+                f"{module.kind} with p={p:g} drops {p:.0%} of its input and scales the rest "
+                + (f"by {1 / (1 - p):.3g}." if p < 1 else "by nothing: all is 0."),
+                module.name,
+            )  # fmt: skip
 
 
 @check(

@@ -100,7 +100,11 @@ def duplicates(seen: Seen) -> Iterable[Say]:
         hashed, same = loader.facts.get("hashed", 0), loader.facts.get("duplicates", 0)
         sampled = loader.facts.get("sampler") not in ("RandomSampler", "SequentialSampler")
         if loader.training and hashed >= 100 and same > T.DUPLICATES * hashed and not sampled:
-            yield Say(f"{same} of {hashed} training samples occur before.", "data", loader.place)
+            yield Say(
+                f"{same} of {hashed} training samples ({same / hashed:.0%}) are equal to an "
+                "earlier one, in all values or the 512 that are compared.",
+                "data", loader.place,
+            )  # fmt: skip
 
 
 @check(

@@ -114,7 +114,7 @@ def unregistered(seen: Seen) -> Iterable[Say]:
         shapes = some(str(tuple(n.values["shape"])) for n in mine)
         kinds = some(dict.fromkeys(n.values["holds"] for n in mine))
         yield Say(
-            f"The loss depends on trainable parameters ({kinds}, shapes {shapes} ...) that are "
+            f"The loss depends on trainable parameters ({kinds}, shapes {shapes}) that are "
             f"not in parameters(): they are held by {where}.",
             where, mine[0].place,
         )  # fmt: skip

@@ -62,8 +62,9 @@ def adam_eps(seen: Seen) -> Iterable[Say]:
                 )  # fmt: skip
             elif eps > T.EPS_LARGE:
                 yield Say(
-                    f"eps={eps:g} outweighs gradients below it.", optimizer.name, optimizer.place,
-                    severity="info",
+                    f"eps={eps:g}: where the gradients' running root mean square is below it, "
+                    f"steps are the rate times the gradient over {eps:g}, as of SGD.",
+                    optimizer.name, optimizer.place, severity="info",
                 )  # fmt: skip
 
 

@@ -247,7 +247,11 @@ class Calls:
         def update_parameters(average: Any, *args: Any, **kwargs: Any) -> Any:
             if self.w.active and not any(ref() is average for ref in self.averages):
                 self.averages.append(weakref.ref(average))
-            return original(average, *args, **kwargs)
+            busy, self.w.busy = self.w.busy, True  # not an average by hand
+            try:
+                return original(average, *args, **kwargs)
+            finally:
+                self.w.busy = busy
 
         return update_parameters
 

@@ -181,8 +181,9 @@ class Data:
                 total = float(one.sum())
                 if total - total != 0.0 and not finite(one):
                     bad = int((~torch.isfinite(one)).sum())
+                    at = f", first in batch {info.seen.batches} of the loader"
                     self.w.seen.note("input-nonfinite", f"tensor {i} of a batch", info.seen.place,
-                                     bad=bad, of=one.numel(), batch=info.seen.batches)  # fmt: skip
+                                     bad=bad, of=one.numel(), batch=at)  # fmt: skip
 
     def _hash(self, x: torch.Tensor) -> torch.Tensor:
         """Return one number per sample, equal for equal samples."""

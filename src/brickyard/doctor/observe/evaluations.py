@@ -44,6 +44,7 @@ class Evaluations:
             return
         self._last = w.seen.step
         self.open = True
+        w.averages.compare()
         self._begun = {i.seen.index: i.seen.batches for i in w.data.known}
         w.functions.look(True, w.deep)
 
@@ -52,6 +53,7 @@ class Evaluations:
         if not self.open:
             return
         self.open = False
+        self.w.averages.compare()
         if not self.w.deep:
             self.w.functions.look(False)
         for key, one in self._rounds.items():

@@ -112,13 +112,12 @@ class Forwards:
 
     def _untied(self, module: nn.Module, name: str, old: Any, new: Any, place: Place) -> None:
         others = [
-            (ref(), attr)
+            (ref, attr)
             for ref, attr in self.holders.get(id(old), [])
             if ref() is not None and ref() is not module and static.holds(ref, attr, old)
         ]
         if others and getattr(new, "shape", None) == old.shape:
-            other = weakref.ref(others[0][0]), others[0][1]
-            self.w.ties.replaced((weakref.ref(module), name), other, place)
+            self.w.ties.replaced((weakref.ref(module), name), others[0], place)
 
     def _registered_module(self, module: nn.Module, name: str, child: Any) -> None:
         if self.w.active and not self.w.busy:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import overrides
 
-from brickyard.doctor.observe import losses
+from brickyard.doctor.observe import averages, losses
 from brickyard.doctor.observe.nonfinite import RISKY
 from brickyard.doctor.observe.places import user_place
 from brickyard.doctor.observe.record import NOWHERE, ModuleSeen, Place
@@ -62,6 +62,9 @@ class _Mode(overrides.TorchFunctionMode):
         owner = self.functions
         if owner._mode is self and not owner.w.busy:
             name = getattr(func, "__name__", "")
+            if owner.averages.where and not transformed():
+                with owner.w.own_time("averages"):
+                    owner.averages.called(name, args)
             handler = owner.table.get(name)
             if handler is not None and not transformed():
                 with owner.w.own_time("functions"):
@@ -86,12 +89,14 @@ class Functions:
         self._squashed: dict[int, tuple[ModuleSeen, float]] = {}
         self.handlers = dict.fromkeys(RISKY, self._risky)
         self.handlers.update(dict.fromkeys(_ADDS, self._added))
+        self.averages = watcher.averages
+        self.handlers.update(dict.fromkeys(averages.MIXES, self._mixed))
         self.handlers.update(dict.fromkeys(_SUBS, self._subtracted))
         self.handlers.update(dict.fromkeys(_RELUS, self._rectified))
         self.handlers.update(dict.fromkeys(_SQUASHES, self._squashes))
         self.handlers.update(dict.fromkeys(losses.FUNCTIONS, self._lost))
-        self.table = self.handlers
-        self._evaluation = dict.fromkeys(losses.FUNCTIONS, self._evaluated)
+        self.table: dict[str, Any] = self.handlers
+        self._evaluation: dict[str, Any] = dict.fromkeys(losses.FUNCTIONS, self._evaluated)
 
     # -- on and off ----------------------------------------------------------------------------
     def look(self, on: bool, closely: bool = True) -> None:
@@ -203,6 +208,11 @@ class Functions:
     def old_graph(self) -> Place:
         """Return the line at which a tensor of an earlier step was added to."""
         return self._old
+
+    def _mixed(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        if name in _ADDS:
+            self._added(name, args, kwargs, result)
+        self.averages.mixed(args)
 
     def _subtracted(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
         """See an outer difference where one by one was meant: (N, 1) and (N)."""

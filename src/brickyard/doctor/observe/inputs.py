@@ -36,7 +36,7 @@ def observe(w: Watcher, call: Call) -> None:
     if not finite(x):
         bad = int((~torch.isfinite(x)).sum())
         w.seen.note("input-nonfinite", f"the input of {call.root.name}", call.root.place, bad=bad,
-                    of=x.numel(), batch="a batch")  # fmt: skip
+                    of=x.numel(), batch="")  # fmt: skip
         return
     rows = x[:256].float()
     if x.ndim == 4:  # images: a channel is a feature

@@ -82,16 +82,9 @@ class Probes:
                 if step >= T.SHIFT_STEPS:
                     with self.w.own_time("tokens"):
                         tokens.answers(self.w, call)
-            key = f"{id(call.module)}"
-            if f"mix{key}" not in root.probed and self._new_data(call):
-                root.probed.add(f"mix{key}")
-                self._ask(call, questions.samples_mix)
-            if f"eval{key}" not in root.probed:
-                root.probed.add(f"eval{key}")
-                self._ask(call, _noise_in_evaluation)
-            if f"time{key}" not in root.probed and step >= 2:
-                root.probed.add(f"time{key}")
-                self._ask(call, questions.future_seen)
+            due = {"eval": step >= 2, "time": step >= 2}
+            due["mix"] = "mix" + str(id(call.module)) not in root.probed and self._new_data(call)
+            self._ask(call, [name for name, now in due.items() if now])
         if step >= T.FIRST_STEPS:
             questions.labels_matter(self.w)
         if self.w.seen.epoch >= 2:
@@ -107,17 +100,26 @@ class Probes:
         now = given[0].detach()[:64]
         return now.shape != before[0].shape or not bool((now == before[0]).all())
 
-    def _ask(self, call: Call, question: Any) -> None:
-        """Ask one question on a copy, in evaluation mode."""
-        begun = perf_counter()
-        with self.w.own_time(f"probe {question.__name__.strip('_')}"), untouched():
+    def _ask(self, call: Call, names: list[str]) -> None:
+        """Ask questions that were not asked yet on one copy, in evaluation mode."""
+        keys = {name: f"{name}{id(call.module)}" for name in _QUESTIONS}
+        names = [name for name in names if keys[name] not in call.root.probed]
+        if not names:
+            return
+        call.root.probed.update(keys[name] for name in names)
+        twin: nn.Module | None = None
+        with self.w.own_time("probe copy"), untouched():
             twin = twin_of(call.module)
-            if twin is not None:
-                twin.eval()
-                with torch.no_grad():
-                    question(self.w, call, Asked(twin, call))
-        if perf_counter() - begun > _MOST_SECONDS:  # a large model: the others cost too much
-            call.root.probed.update(f"{q}{id(call.module)}" for q in ("mix", "eval", "time"))
+        if twin is None:
+            return
+        twin.eval()
+        for name in names:
+            begun = perf_counter()
+            with self.w.own_time(f"probe {name}"), untouched(), torch.no_grad():
+                _QUESTIONS[name](self.w, call, Asked(twin, call))
+            if perf_counter() - begun > _MOST_SECONDS:  # a large model: the others cost too much
+                call.root.probed.update(keys.values())
+                return
 
     def _gap(self, calls: list[Call]) -> None:
         """Compare a batch's loss in training mode with that in evaluation mode."""
@@ -209,3 +211,8 @@ def _noise_in_evaluation(w: Watcher, call: Call, asked: Asked) -> None:
     if change > 1e-5 and not meant:
         name, p, place = next(m for m in drops.met if "training" not in m[2].text)
         w.seen.note("noise-in-eval", call.root.name, place or NOWHERE, change=change, by=name, p=p)
+
+
+_QUESTIONS = {
+    "mix": questions.samples_mix, "eval": _noise_in_evaluation, "time": questions.future_seen,
+}  # fmt: skip

@@ -104,5 +104,5 @@ class Swaps:
         for ref in self.w.calls.averages:
             average = ref()
             if isinstance(average, nn.Module) and not self.w.calls.used_average(average):
-                updates = int(getattr(average, "n_averaged", 0))
+                updates = f"{int(getattr(average, 'n_averaged', 0))} times"
                 self.w.seen.note("average-unused", type(average).__name__, updates=updates)

@@ -85,7 +85,7 @@ class Ties:
             if len(found) < 2 or len({f[2].shape for f in found}) > 1:
                 continue  # replaced as a whole, or resized
             first = found[0]
-            off = next((f for f in found[1:] if not _one(f[2], first[2])), None)
+            off = next((f for f in found[1:] if not _same(f[2], first[2])), None)
             if off is None:
                 if tie.root is not None:
                     kept.append(tie)
@@ -122,7 +122,7 @@ def _modules(root: Root | None) -> set[int]:
     return {id(m) for m in model.modules()} if model is not None else set()
 
 
-def _one(one: torch.Tensor, two: torch.Tensor) -> bool:
+def _same(one: Any, two: Any) -> bool:
     return one is two or one.data_ptr() == two.data_ptr()
 
 

@@ -18,6 +18,7 @@ import torch
 
 from brickyard.doctor import thresholds as T
 from brickyard.doctor.observe import static
+from brickyard.doctor.observe.averages import Averages
 from brickyard.doctor.observe.backward import Backwards
 from brickyard.doctor.observe.calls import Calls
 from brickyard.doctor.observe.data import Data
@@ -101,6 +102,7 @@ class Watcher:
         self.pid = os.getpid()
         self.patches = Patches()
         self.forwards = Forwards(self)
+        self.averages = Averages(self)
         self.functions = Functions(self)
         self.optimizers = Optimizers(self)
         self.backwards = Backwards(self)
@@ -121,7 +123,8 @@ class Watcher:
         _ACTIVE.append(self)
         self.begun = perf_counter()
         self.active = True
-        for part in (self.forwards, self.optimizers, self.backwards, self.calls, self.data):
+        parts = (self.forwards, self.optimizers, self.backwards, self.calls, self.data)
+        for part in (*parts, self.averages):
             try:
                 part.install(self.patches)
             except Exception as error:  # another torch: what this part would see is not seen
@@ -144,6 +147,7 @@ class Watcher:
         with self.own_time("end"):
             self.functions.sweep()
             self.swaps.at_end()
+            self.averages.at_end()
             self.data.at_end()
         self.patches.undo()
         if self in _ACTIVE:
