@@ -146,7 +146,7 @@ def deep(scale):
         (lambda: deep(2.0), F.cross_entropy, images, "fade nor explode"),
         (mlp, uphill, images, "a learning rate"),
         (mlp, F.cross_entropy, lambda: (images()[0] / 0, images()[1]), "knowing nothing"),
-        (mlp, F.mse_loss, images, "Compare the first loss"),
+        (mlp, F.mse_loss, images, "knowing nothing"),
     ],
     ids=["inputs not scaled", "detached", "unused layer", "detached loss", "softmax over batch",
          "no causal mask", "loss ignores targets", "softmax twice", "blind", "fades", "explodes",

@@ -63,21 +63,23 @@ def _there(script: str, module: bool) -> None:
     "doctor preflight", RECIPE, OVERRIDES,
     argument("--samples", type=int, default=32, metavar="N", help="of the one batch (32)"),
     argument("--steps", type=int, default=200, metavar="N", help="of training on it (200)"),
+    argument("--seconds", type=float, default=20.0, metavar="S",
+             help="that one training on it may take at the most (20)"),
     argument("--json", action="store_true", help="print JSON instead"),
 )  # fmt: skip
 def doctor_preflight(
-    recipe: str, overrides: list[str], samples: int, steps: int, json: bool
+    recipe: str, overrides: list[str], samples: int, steps: int, seconds: float, json: bool
 ) -> int:
     """Ask a recipe's model, loss and first batch whether training can work, before it starts."""
     if samples < 2 or steps < 1:
         raise UserError(f"--samples must be 2 or more and --steps 1; got {samples} and {steps}")
+    if not seconds > 0:
+        raise UserError(f"--seconds must be positive; got {seconds:g}")
     prepare()
-    from brickyard.doctor import preflight
     from brickyard.train import load
-    from brickyard.train.looking import first_batch
+    from brickyard.train.looking import ladder
 
-    model, loss, batch = first_batch(load(recipe, overrides), samples)
-    found = preflight(model, loss, batch, steps, with_inputs=True)
+    found = ladder(load(recipe, overrides), samples, steps, seconds)
     if json:
         from json import dumps
 

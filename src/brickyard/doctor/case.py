@@ -51,6 +51,7 @@ class Case:
                  steps: int, seconds: float) -> None:  # fmt: skip
         self.model, self._loss, self._x, self._y = model, loss, x, y
         self.steps, self.seconds = steps, seconds
+        self.targets = getattr(loss, "targets", True)  # whether it reads any
         self.fits: dict[str, tuple[float, float, int, float]] = {}
 
     @property
@@ -107,6 +108,8 @@ def _cloned(value: Any) -> Any:
         return value.detach().clone()
     if isinstance(value, dict):
         return {k: _cloned(v) for k, v in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_cloned, value))
     return type(value)(map(_cloned, value)) if isinstance(value, list | tuple) else value
 
 
@@ -148,6 +151,8 @@ def change_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return change(value)
     if isinstance(value, dict):
         return {k: change_tensors(v, change) for k, v in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(change_tensors(v, change) for v in value))
     if isinstance(value, list | tuple):
         return type(value)(change_tensors(v, change) for v in value)
     return value

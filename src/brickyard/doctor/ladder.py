@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from brickyard.doctor.case import Case, Rung
 from brickyard.doctor.finding import Finding
 from brickyard.doctor.observe.record import Seen
-from brickyard.doctor.rungs import ONE_BATCH, RUNGS
+from brickyard.doctor.rungs import NAMES, ONE_BATCH, RUNGS
+from brickyard.doctor.terminal import wrapped
 
 __all__ = ["Ladder", "Rung", "preflight"]
 
@@ -57,15 +58,19 @@ class Ladder:
         signs = {True: "ok", False: "BROKEN", None: "--"}
         lines = ["|      |"]
         for rung in self.rungs:
-            lines.append(f"|{signs[rung.passed]:=^6}|  {rung.name}")
-            lines.append(f"|      |    {rung.seen}")
+            lines += wrapped(rung.name, f"|{signs[rung.passed]:=^6}|  ", "|      |  ")
+            lines += wrapped(rung.seen, "|      |    ", "|      |    ")
             if rung.passed is False:
-                lines.append(f"|      |    try: {rung.try_}")
+                lines += wrapped(f"try: {rung.try_}", "|      |    ", "|      |         ")
         broken = [rung for rung in self.rungs if rung.passed is False]
-        if not broken:
-            return "\n".join([*lines, "", "Every rung holds."])
-        count = f"{len(broken)} of {len(self.rungs)} rungs broke"
-        return "\n".join([*lines, "", f"{count}; begin with the first: {broken[0].name}."])
+        if broken:
+            count = f"{len(broken)} of {len(self.rungs)} rungs broke"
+            said = f"{count}; begin with the first: {broken[0].name}."
+        else:
+            left = sum(rung.passed is None for rung in self.rungs)
+            said = "Every rung holds."
+            said += f" {left} of {len(self.rungs)} could not be asked." if left > 1 else ""
+        return "\n".join([*lines, "", *wrapped(said, "", "")])
 
 
 def preflight(
@@ -111,9 +116,8 @@ def preflight(
             try:
                 rungs.append(ask(case))
             except Exception as error:
-                name = ((ask.__doc__ or ask.__name__).splitlines()[0]).rstrip(".")
                 text = str(error).splitlines()[0] if str(error) else ""
-                rungs.append(Rung(name, False, f"{type(error).__name__}: {text}",
+                rungs.append(Rung(NAMES[ask.__name__], False, f"{type(error).__name__}: {text}",
                                   "this batch cannot be trained on"))  # fmt: skip
     return Ladder(tuple(rungs))
 

@@ -19,10 +19,22 @@ from brickyard.doctor.case import Case, Rung, change_floats, change_tensors, dra
 from brickyard.doctor.case import leaf as source_of
 from brickyard.doctor.observe.tensors import first_tensor
 
-__all__ = ["ONE_BATCH", "RUNGS"]
+__all__ = ["NAMES", "ONE_BATCH", "RUNGS", "arrived", "signals"]
 
 #: The rung that the check of a run's findings reads, too.
 ONE_BATCH = "one batch can be learned by heart"
+#: What each rung asks, from the cheapest question to the dearest.
+NAMES = {
+    "initial_loss": "the first loss is that of knowing nothing",
+    "gradients_arrive": "a gradient reaches every parameter",
+    "samples_apart": "samples do not see each other",
+    "future_hidden": "later tokens are hidden",
+    "labels_matter": "other targets give another loss",
+    "one_batch": ONE_BATCH,
+    "inputs_matter": "without its inputs it learns less",
+    "rates": "there is a learning rate that helps",
+    "spread": "signals neither fade nor explode on the way",
+}
 
 
 # --- Training on one batch ------------------------------------------------------------------------
@@ -30,7 +42,7 @@ ONE_BATCH = "one batch can be learned by heart"
 
 def initial_loss(case: Case) -> Rung:
     """Compare the first loss with that of an answer that knows nothing."""
-    name = "the first loss is that of knowing nothing"
+    name = NAMES["initial_loss"]
     with torch.no_grad():
         output = case.copy(True)(case.x)
         found = float(case.loss(output, case.x, case.y))
@@ -70,7 +82,7 @@ def _entropy(output: Any, y: Any) -> str:
 
 def one_batch(case: Case) -> Rung:
     """Train on one batch until its loss is near nothing."""
-    name = ONE_BATCH
+    name = NAMES["one_batch"]
     best = min(((*case.fit(case.x, rate), rate) for rate in T.FIT_RATES),
                key=lambda fit: fit[1] if math.isfinite(fit[1]) else math.inf)  # fmt: skip
     first, last, taken, rate = best
@@ -79,8 +91,14 @@ def one_batch(case: Case) -> Rung:
     seen = f"{first:.4g} to {last:.4g} in {taken} steps of Adam at {rate:g}"
     if first <= 0 or last < 0:
         return Rung(name, last < first, seen, "the loss does not fall")
+    enough = T.FIT_FALL if case.targets else T.FIT_FALL_ALONE
+    few = taken < case.steps or taken < T.FIT_LEAST
+    if fell < enough and few and math.isfinite(last):
+        over = ", when its time was over" if taken < case.steps else ""
+        return Rung(name, None, f"{seen}{over}: {fell:.0%} less, and too few to tell")
+    floor = "" if case.targets else " (without targets its floor is not zero)"
     return Rung(
-        name, fell >= T.FIT_FALL, f"{seen}: {fell:.0%} less",
+        name, fell >= enough, f"{seen}: {fell:.0%} less{floor}",
         "nothing else helps before this does: look at the loss's inputs, at the parameters that "
         "train, and at whether inputs and targets belong together",
     )  # fmt: skip
@@ -88,10 +106,15 @@ def one_batch(case: Case) -> Rung:
 
 def inputs_matter(case: Case) -> Rung:
     """Train on the same targets with blank inputs: that must be harder."""
-    name = "without its inputs it learns less"
+    name = NAMES["inputs_matter"]
+    if not case.targets:
+        return Rung(name, None, "its inputs are what it learns: blank ones are no harder")
     if "real" not in case.fits:
         one_batch(case)
-    first, last, _, rate = case.fits["real"]
+    first, last, taken, rate = case.fits["real"]
+    few = taken < case.steps or taken < T.FIT_LEAST
+    if few and math.isfinite(last) and last > (1 - T.FIT_FALL) * first:
+        return Rung(name, None, "too few steps were taken to compare them")
     blank = change_tensors(case.x, torch.zeros_like)
     try:
         _, alone, _ = case.fit(blank, rate)
@@ -108,8 +131,10 @@ def inputs_matter(case: Case) -> Rung:
 
 def labels_matter(case: Case) -> Rung:
     """Permute the targets: the loss must notice."""
-    name = "other targets give another loss"
+    name = NAMES["labels_matter"]
     y = case.y
+    if not case.targets:
+        return Rung(name, None, "the loss takes no targets: it compares outputs with inputs")
     if not isinstance(y, Tensor) or len(y) < 2:
         return Rung(name, None, "targets are no tensor of several samples")
     turned = y.roll(1, 0)
@@ -131,12 +156,12 @@ def labels_matter(case: Case) -> Rung:
 
 def rates(case: Case) -> Rung:
     """Let the rate grow from step to step, and tell where the loss falls fastest."""
-    name = "there is a learning rate that helps"
+    name = NAMES["rates"]
     low, high, count = T.RATE_SWEEP
     model = case.copy(True)
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer, losses, tried = torch.optim.Adam(params, lr=low), list[float](), list[float]()
-    start = perf_counter()
+    start, late = perf_counter(), False
     for k in range(count):
         rate = low * (high / low) ** (k / (count - 1))
         optimizer.param_groups[0]["lr"] = rate
@@ -145,13 +170,17 @@ def rates(case: Case) -> Rung:
         losses.append(float(value.detach()))
         tried.append(rate)
         worst = losses[-1] > 4 * abs(losses[0]) + 4 * abs(min(losses))
-        if not math.isfinite(losses[-1]) or worst or perf_counter() - start > case.seconds:
+        late = perf_counter() - start > case.seconds
+        if not math.isfinite(losses[-1]) or worst or late:
             break
         value.backward()
         optimizer.step()
     finite = [v for v in losses if math.isfinite(v)]
     least = min(range(len(finite)), key=finite.__getitem__) if finite else 0
     helped = bool(finite) and finite[least] < losses[0] - 0.05 * abs(losses[0])
+    if late and not helped:
+        seen = f"the time was over at a rate of {tried[-1]:.2g}: too early to tell"
+        return Rung(name, None, seen)
     seen = (f"Adam from {low:g} to {tried[-1]:.2g} on this batch: lowest at {tried[least]:.2g}; "
             f"begin with {tried[least] / 10:.1g} to {tried[least] / 3:.1g}")  # fmt: skip
     return Rung(name, helped, seen if helped else f"the loss never fell below {losses[0]:.4g}",
@@ -163,14 +192,23 @@ def rates(case: Case) -> Rung:
 
 def gradients_arrive(case: Case) -> Rung:
     """Ask each trainable parameter for its gradient."""
-    name = "a gradient reaches every parameter"
+    name = NAMES["gradients_arrive"]
     model = case.copy(True)
     value = case.loss(model(case.x), case.x, case.y)
     if value.grad_fn is None:
         then = "a detach(), .item(), .data or no_grad() stands between model and loss"
         return Rung(name, False, "the loss has no graph behind it: nothing can be trained", then)
     value.backward()
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    return arrived([(n, p) for n, p in model.named_parameters() if p.requires_grad])
+
+
+def arrived(trained: list[tuple[str, Tensor]]) -> Rung:
+    """Say to which of some parameters a gradient has come.
+
+    Args:
+        trained: their names, and they themselves, after a backward pass.
+    """
+    name = NAMES["gradients_arrive"]
     kinds = {
         "without a gradient": [n for n, p in trained if p.grad is None],
         "with a gradient that is not finite": [
@@ -189,7 +227,7 @@ def gradients_arrive(case: Case) -> Rung:
 
 def samples_apart(case: Case) -> Rung:
     """Ask whether one sample's output depends on another sample, in evaluation mode."""
-    name = "samples do not see each other"
+    name = NAMES["samples_apart"]
     with source_of(case) as (model, x, leaf):
         output = first_tensor(model(x))
         source = leaf()
@@ -211,7 +249,7 @@ def samples_apart(case: Case) -> Rung:
 
 def future_hidden(case: Case) -> Rung:
     """Ask whether scores see later tokens, where targets are the inputs shifted by one."""
-    name = "later tokens are hidden"
+    name = NAMES["future_hidden"]
     x, y = case.x, case.y
     shifted = (
         isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim == 2 and x.shape == y.shape
@@ -240,17 +278,28 @@ def future_hidden(case: Case) -> Rung:
 
 def spread(case: Case) -> Rung:
     """Measure outputs and gradients layer by layer."""
-    name = "signals neither fade nor explode on the way"
-    model, sizes = case.copy(True), dict[str, float]()
+    model = case.copy(True)
+    return signals(model, lambda: case.loss(model(case.x), case.x, case.y).backward())
+
+
+def signals(model: nn.Module, train: Callable[[], Any]) -> Rung:
+    """Measure outputs and gradients of a model layer by layer.
+
+    Args:
+        model: its gradients are read after the call.
+        train: takes one forward and one backward pass through it.
+    """
+    name, sizes = NAMES["spread"], dict[str, float]()
     handles = [
         module.register_forward_hook(_noting(sizes, path))
         for path, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
     ]
-    value = case.loss(model(case.x), case.x, case.y)
-    for handle in handles:
-        handle.remove()
-    value.backward()
+    try:
+        train()
+    finally:
+        for handle in handles:
+            handle.remove()
     pulls = {
         path: float(weight.grad.norm() / weight.numel() ** 0.5)
         for path, module in model.named_modules()

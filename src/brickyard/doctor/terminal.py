@@ -27,11 +27,11 @@ def show(report: Report, out: IO[str]) -> None:
 
 def text(report: Report, colour: bool = False) -> str:
     """Return a report as lines: each finding with evidence, place, why and what to try."""
-    lines = [*_wrapped(_head(report), ""), ""]
+    lines = [*wrapped(_head(report), ""), ""]
     for finding in report.findings:
         lines += [*_finding(finding, colour), ""]
     for name, problem in report.problems:
-        lines += [*_wrapped(f"doctor: {name} could not be checked: {problem}", "  "), ""]
+        lines += [*wrapped(f"doctor: {name} could not be checked: {problem}", "  "), ""]
     if report.verdict is not None:
         lines += _curve(report.verdict, colour)
     return "\n".join(lines).rstrip()
@@ -57,7 +57,7 @@ def _curve(verdict: Verdict, colour: bool) -> list[str]:
     seen = " ".join([f"{verdict.sentence[:1].upper()}{verdict.sentence[1:]}", *verdict.evidence])
     for title, said in (("seen", seen), ("try", verdict.advice)):
         if said:
-            lines += _wrapped(said, f"  {title:6}")
+            lines += wrapped(said, f"  {title:6}")
     return lines
 
 
@@ -74,13 +74,20 @@ def _finding(finding: Finding, colour: bool) -> list[str]:
         ("where", where), ("seen", finding.evidence), ("why", finding.why), ("try", finding.try_)
     ):  # fmt: skip
         if said:
-            lines += _wrapped(said, f"  {title:6}")
+            lines += wrapped(said, f"  {title:6}")
     return lines
 
 
-def _wrapped(said: str, first: str) -> list[str]:
+def wrapped(said: str, first: str, others: str | None = None) -> list[str]:
+    """Return a text as lines of the terminal's width.
+
+    Args:
+        said: the text.
+        first: what stands before its first line.
+        others: what stands before the other ones; blanks if None.
+    """
     width = max(40, min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns))
     return textwrap.wrap(
-        said, width, initial_indent=first, subsequent_indent=" " * max(8, len(first)),
-        break_long_words=False, break_on_hyphens=False,
+        said, width, initial_indent=first, break_long_words=False, break_on_hyphens=False,
+        subsequent_indent=" " * max(8, len(first)) if others is None else others,
     )  # fmt: skip

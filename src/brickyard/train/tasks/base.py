@@ -55,12 +55,17 @@ class Task:
     wants: str = ""
     #: Whether the loss means anything on held-out data; if not, only metrics are measured there.
     held_out_loss: bool = True
+    #: Whether its loss reads the data's targets, or compares outputs with inputs alone.
+    reads_targets: bool = True
     #: Axis of the model's output along which the scores of one prediction stand.
     axis: int = 1
     #: Whether targets can be mixtures of two samples' targets, as mixup makes them.
     mixable: bool = True
     #: Batches that ``prepare`` takes for every step.
     window: int = 1
+    #: What an export's card says of what the exported network takes and returns.
+    given: str = "samples that are prepared as the training data was"
+    meaning: str = "What it returns is what the loss of the recipe takes."
 
     def takes(self, loss: Card) -> bool:
         """Say whether a loss can be trained on this task."""
@@ -147,6 +152,15 @@ class Task:
         the panels), ``captions`` (of the samples), and ``texts``, pairs of which the first is bold.
         """
         return {}
+
+    def exported(self, model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
+        """Return the network as others use it, in eval mode, and what it is called with.
+
+        Args:
+            model: the network.
+            x: samples (N, ...), to make that of.
+        """
+        return model, x
 
     def state_dict(self) -> dict[str, Any]:
         """Return what decides the next step besides the model and the recipe's optimizer."""

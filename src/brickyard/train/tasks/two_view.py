@@ -86,7 +86,12 @@ class TwoView(Task):
     twice: Callable[..., tuple[Tensor, Any]] | None = field(default=None, repr=False)
     name = "two_view"
     mixable = False
+    reads_targets = False
     wants = "it tells two views of one sample from those of all others, without labels"
+    meaning = (
+        "It returns features (N, size), to be compared by cosine or taken as the inputs of "
+        "another model; the head that only training uses is left out."
+    )
 
     @property
     def metric_outputs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

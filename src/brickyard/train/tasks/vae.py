@@ -18,6 +18,24 @@ __all__ = ["Coded", "Vae", "vae"]
 _SEED = 2**31 - 1
 
 
+class AtMean(nn.Module):
+    """Code samples and decode the means of their codes: nothing is drawn.
+
+    Args:
+        model: has ``encoder``, which returns means and log-variances side by side, and ``decode``.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return reconstructions, means and log-variances for samples (N, ...)."""
+        model: Any = self.model
+        mu, log_var = model.encoder(x).chunk(2, dim=1)
+        return model.decode(mu), mu, log_var
+
+
 class Coded(NamedTuple):
     """Hold what an autoencoder gives, and the samples that it was given."""
 
@@ -44,7 +62,14 @@ class Vae(Task):
     criterion: Any = field(default=None, repr=False)
     name = "vae"
     mixable = False
+    reads_targets = False
     wants = "it bounds the nats that code a sample, from its reconstruction and a spread of codes"
+    meaning = (
+        "It returns (reconstructions, means of the codes, logarithms of their variances), the "
+        "reconstructions before a sigmoid where the likelihood is bernoulli. The program decodes "
+        "the means; the module draws from the codes as the loss does, and its `decode(z)` makes "
+        "samples of codes z drawn from N(0, 1)."
+    )
 
     @property
     def metric_outputs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -77,6 +102,11 @@ class Vae(Task):
     def means(self, recon: Tensor) -> Tensor:
         """Return what the decoder means: probabilities of logits, or values as they are."""
         return torch.sigmoid(recon) if self.likelihood == "bernoulli" else recon
+
+    def exported(self, model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
+        """Return the network without draws, where it can be had, and samples."""
+        parts = hasattr(model, "encoder") and hasattr(model, "decode")
+        return (AtMean(model).eval() if parts else model), x
 
     def scored(self, output: Any, y: Tensor) -> tuple[Any, Tensor]:
         """Return the code and the decoder's means, and the samples."""
