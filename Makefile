@@ -13,7 +13,7 @@ train: $(VENV)/.installed ## train on real data; the last line is the path of th
 	@$(BIN)/brickyard train $(RECIPE)
 
 test: check ## all checks, then all tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
