@@ -327,3 +327,31 @@ def test_the_shape_of_pictures_is_checked(image, says):
         from_user({"x": x, "y": torch.arange(40) % 2, "image": image})
     data = from_user({"x": x, "y": torch.arange(40) % 2, "image": [1, 8, 8]})
     assert data.facts["image"] == [1, 8, 8]
+
+
+def _of_form(form, y, outputs, x=None):
+    x = torch.rand(len(y), 1, 4, 4) if x is None else x
+    splits = Split(x[4:], y[4:]), Split(x[:4], y[:4])
+    return from_user(Data("mine", form, *splits, tuple(x.shape[1:]), outputs))
+
+
+FORMS = {  # right targets, outputs, a wrong value, what is said of it
+    "segmentation": (lambda: torch.randint(0, 3, (9, 4, 4)), 3, 3, "must be 0 to 2 or -100"),
+    "language_model": (lambda: torch.randint(0, 5, (9, 6)), 5, 7, "must be 0 to 4 or -100"),
+    "transcription": (lambda: torch.randint(0, 5, (9, 2)), 5, -2, "must be 0 to 4 or -1"),
+    "multi_label": (lambda: torch.randint(0, 2, (9, 3)).float(), 3, 0.5, "0 or 1 for every label"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_data_of_every_form_may_be_ones_own(form):
+    make, outputs, wrong, says = FORMS[form]
+    y = make()
+    none = {"transcription": -1, "multi_label": 0.0}.get(form, -100)
+    y.view(len(y), -1)[:, -1] = none  # for no symbol, no pixel, no token
+    assert _of_form(form, y, outputs).task == form
+    y.view(len(y), -1)[0, 0] = wrong
+    with pytest.raises(DataError, match=f"{says}.*the validation y"):
+        _of_form(form, y, outputs)
+    with pytest.raises(DataError, match=rf"{form} takes .*; the training y is .*\(5, 3, 2, 2\)"):
+        _of_form(form, torch.zeros(9, 3, 2, 2, dtype=torch.int64), outputs)

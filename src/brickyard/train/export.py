@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from brickyard.train.checkpoint import Checkpoints
 from brickyard.train.data import Data, Split, batches
 from brickyard.train.make import make, place
 from brickyard.train.manifest import checksum
+from brickyard.train.program import PROGRAM, NoProgram, tensors_of, write_program
 from brickyard.train.recipe import Recipe, resolve
 from brickyard.train.tasks import Task, task_for
 from brickyard.version import __version__
@@ -39,10 +39,11 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "Exported", "best_model", "export_run", "load_exported"]
 
 FORMATS = ("safetensors", "pt2")
-WEIGHTS, PROGRAM, CARD = "model.safetensors", "model.pt2", "README.md"
+WEIGHTS, CARD = "model.safetensors", "README.md"
 _KEY = "brickyard"
+#: Facts on the data without which tasks cannot build a model.
+_FACTS = ("environment",)
 _SAMPLES = 64
-_TOLERANCE = 1e-4
 
 
 @dataclass
@@ -87,20 +88,24 @@ def export_run(
     target = Path(out) if out is not None else folder.path / "export"
     _check_target(target)
     data, model, about, told = best_model(folder, resolved)
-    x = _samples(data, resolved.recipe)
+    task = _task(resolved.recipe, data)
+    samples = _samples(data, resolved.recipe)
+    whole, x = task.exported(model, samples)
     made = Exported(target, warnings=told)
     made.facts = {"run": folder, "about": about, "data": data, "recipe": resolved.recipe,
                   "environment": environment, "summary": folder.summary(), "input": x,
-                  "model": model, "outputs": _task(resolved.recipe, data).outputs}  # fmt: skip
+                  "model": model, "task": task}  # fmt: skip
     try:
         with _appearing(target) as fresh:
             if "safetensors" in formats:
                 _write_weights(fresh / WEIGHTS, model, resolved.recipe, data)
-                made.checks.append(_check_weights(fresh / WEIGHTS, model, x))
+                again = load_exported(fresh / WEIGHTS, trust_code=True)
+                other, _ = task.exported(again, samples)
+                made.checks.append(_check_weights((model, whole), (again, other), x))
             if "pt2" in formats:
                 try:
-                    made.checks.append(_write_program(fresh / PROGRAM, model, x))
-                except _NoProgram as error:
+                    made.checks.append(write_program(fresh / PROGRAM, whole, x))
+                except NoProgram as error:
                     (fresh / PROGRAM).unlink(missing_ok=True)
                     if formats == ("pt2",):
                         raise RunError(f"no {PROGRAM}: {error}") from error
@@ -218,6 +223,7 @@ def _write_weights(path: Path, model: nn.Module, recipe: Recipe, data: Data) -> 
             "name": data.name, "task": data.task, "input_shape": list(data.input_shape),
             "outputs": data.outputs, "classes": list(data.classes),
             "target_mean": _plain(data.target_mean), "target_std": _plain(data.target_std),
+            **{k: data.facts[k] for k in _FACTS if k in data.facts},
         },
     }  # fmt: skip
     save_file(tensors, path, metadata={"format": "pt", _KEY: json.dumps(about)})
@@ -293,87 +299,30 @@ def _stand_in(about: Mapping[str, Any]) -> Data:
     shape = tuple(about["input_shape"])
     empty = Split(torch.zeros(1, *shape), torch.zeros(1, dtype=torch.int64))
     return Data(about["name"], about["task"], empty, empty, shape, about["outputs"],
-                tuple(about["classes"]), facts={})  # fmt: skip
+                tuple(about["classes"]), facts={k: about[k] for k in _FACTS if k in about}
+                )  # fmt: skip
 
 
 @torch.no_grad()
-def _check_weights(file: Path, model: nn.Module, x: Any) -> str:
-    """Read the weights back into a new model and compare outputs, bit for bit."""
-    again = load_exported(file, trust_code=True)
+def _check_weights(
+    mine: tuple[nn.Module, nn.Module], new: tuple[nn.Module, nn.Module], x: Any
+) -> str:
+    """Compare a model and what others use of it with the same two of weights that were read back.
+
+    All tensors must be equal, and outputs bit for bit.
+    """
+    kept, read = (pair[0].state_dict() for pair in (mine, new))
+    told = f"`{WEIGHTS}`: read back into a new model, all {len(kept)} tensors are equal"
     try:
-        wanted = _tensors(model(x))
-    except Exception as error:  # models that only their task knows how to call
-        mine, new = model.state_dict(), again.state_dict()
-        if mine.keys() != new.keys() or any(not torch.equal(mine[k], new[k]) for k in mine):
-            raise RunError(f"{WEIGHTS} holds other weights when read back") from error
-        return f"`{WEIGHTS}`: read back into a new model, all {len(mine)} tensors are equal"
-    found = _tensors(again(x))
+        wanted = tensors_of(mine[1](x))
+        told += f", and outputs for {len(x)} samples bit for bit"
+    except Exception:  # a model of the user's own that only a task of the user's own can call
+        wanted = []
+    found = tensors_of(new[1](x)) if wanted else []
     if len(wanted) != len(found) or any(
         not torch.equal(a, b) for a, b in zip(wanted, found, strict=True)
     ):
         raise RunError(f"{WEIGHTS} gives other outputs when read back than the run's best weights")
-    return f"`{WEIGHTS}`: read back into a new model, outputs on {len(x)} validation samples are " \
-           "equal bit for bit"  # fmt: skip
-
-
-class _NoProgram(Exception):  # noqa: N818  an outcome
-    """The model cannot be exported as a program; the message says why."""
-
-
-@torch.no_grad()
-def _write_program(path: Path, model: nn.Module, x: Any) -> str:
-    """Write the model as a program of any batch size, and compare what it gives."""
-    if not isinstance(x, Tensor):
-        raise _NoProgram("the model takes more than one tensor")
-    if len(x) < 2:
-        raise _NoProgram("it takes two validation samples to tell the batch dimension")
-    batch = torch.export.Dim("batch", min=1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(model, (x[:4],), dynamic_shapes=({0: batch},))
-            torch.export.save(program, path)
-            again = torch.export.load(path).module()
-    except OSError:
-        raise
-    except Exception as error:  # torch.export raises many kinds
-        reason = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise _NoProgram(
-            f"torch.export cannot trace this model for every batch size "
-            f"({type(error).__name__}: {reason.strip()[:200]}); load the weights instead"
-        ) from error
-    sizes, worst = sorted({1, min(3, len(x)), len(x)}), 0.0
-    for size in sizes:
-        try:
-            pairs = zip(_tensors(model(x[:size])), _tensors(again(x[:size])), strict=True)
-            for wanted, found in pairs:
-                worst = max(worst, _distance(wanted, found))
-        except Exception as error:
-            raise _NoProgram(f"the program fails with {size} samples ({error})") from error
-    if not worst <= _TOLERANCE:
-        raise _NoProgram(
-            f"the program gives other outputs than the model, by {worst:.1e} of the largest; it "
-            "may draw random numbers or keep a state; load the weights instead"
-        )
-    shown = ", ".join(map(str, sizes))
-    found = "are equal" if worst == 0 else f"differ by at most {worst:.1e} of the largest one"
-    return f"`{PROGRAM}`: read back, outputs for batches of {shown} validation samples {found}"
-
-
-def _distance(a: Tensor, b: Tensor) -> float:
-    """Return the largest difference over the largest entry."""
-    if a.shape != b.shape:
-        return float("inf")
-    scale = max(float(a.abs().max()), 1e-12) if a.numel() else 1.0
-    return float((a.double() - b.double()).abs().max()) / scale if a.numel() else 0.0
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    """Return all tensors of an output, in order."""
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, Mapping):
-        output = list(output.values())
-    if isinstance(output, tuple | list):
-        return [t for one in output for t in _tensors(one)]
-    return []
+    if kept.keys() != read.keys() or any(not torch.equal(kept[k], read[k]) for k in kept):
+        raise RunError(f"{WEIGHTS} holds other weights when read back than the run's best ones")
+    return told

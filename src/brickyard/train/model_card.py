@@ -11,6 +11,7 @@ import yaml
 from torch import Tensor
 
 from brickyard.runs import to_json
+from brickyard.train.tasks import Task
 from brickyard.version import __version__
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["write_card"]
 
+#: Tasks whose outputs stand for the data's classes.
+_NAMED = ("classification", "multi_label", "segmentation", "transcription", "language_model")
 _SHOWN = 1500  # characters of what preprocessing was fitted; the rest is in summary.json
 
 
@@ -39,12 +42,12 @@ def _head(made: Exported) -> str:
     if "epoch" in about:
         when += f" (epoch {about['epoch']:.4g})"
     front = yaml.safe_dump(
-        {"library_name": "brickyard", "tags": [data.task, recipe.model.label], "model_name":
-         recipe.name}, sort_keys=False)  # fmt: skip
+        {"library_name": "brickyard", "tags": [made.facts["task"].name, recipe.model.label],
+         "model_name": recipe.name}, sort_keys=False)  # fmt: skip
     return (
         f"---\n{front}---\n\n# {recipe.name}\n\n`{recipe.model.label}` with {count:,} parameters "
-        f"for {data.task}, trained on `{data.name}` with Brickyard {__version__}. These are the "
-        f"weights {when} of the run `{made.facts['run'].path.resolve().name}`."
+        f"for {made.facts['task'].name}, trained on `{data.name}` with Brickyard {__version__}. "
+        f"These are the weights {when} of the run `{made.facts['run'].path.resolve().name}`."
     )
 
 
@@ -66,12 +69,13 @@ def _use(made: Exported) -> str:
     if isinstance(x, Tensor):
         shape = ", ".join(["N", *map(str, x.shape[1:])])
         lines.append(
-            f"It takes a tensor of shape ({shape}) and dtype {x.dtype}, for N samples that are "
-            "prepared as the training data was:"
+            f"It takes a tensor of shape ({shape}) and dtype {x.dtype}: {made.facts['task'].given}."
         )
     else:
-        lines.append("It takes what the run's task gives it. The samples were prepared like this:")
-    lines += [_prepared(data.facts), _meaning(made)]
+        lines.append("It takes what the run's task gives it.")
+    if made.facts["task"].given == Task.given:
+        lines += ["How samples were prepared:", _prepared(data.facts)]
+    lines.append(_meaning(made))
     return "\n\n".join(lines)
 
 
@@ -95,19 +99,23 @@ def _prepared(facts: Mapping[str, Any]) -> str:
 
 
 def _meaning(made: Exported) -> str:
-    data = made.facts["data"]
-    if data.task == "classification":
-        names = ", ".join(f"{i} = {name}" for i, name in enumerate(data.classes[:20]))
-        more = f", ... ({len(data.classes)} in all)" if len(data.classes) > 20 else ""
+    data, task = made.facts["data"], made.facts["task"]
+    rule = task.meaning
+    if task.name == "classification":
+        rule = (
+            "It returns logits: `logits.softmax(1)` are probabilities, `logits.argmax(1)` classes."
+        )
+        if task.outputs == 1:
+            rule = "It returns one logit: `logit.sigmoid()` is the probability of class 1."
+    if task.name in _NAMED and data.classes:
+        names = ", ".join(f"{i} = {_shown(name)}" for i, name in enumerate(data.classes[:20]))
+        more = ""
+        if len(data.classes) > 20:
+            more = f", ... ({len(data.classes)} in all, in the metadata of model.safetensors)"
         if list(data.classes) == [str(i) for i in range(len(data.classes))]:
             names, more = f"0 to {len(data.classes) - 1}", ""
-        rule = (
-            "It returns logits: `logits.softmax(1)` are probabilities, `logits.argmax(1)` classes"
-        )
-        if made.facts["outputs"] == 1:
-            rule = "It returns one logit: `logit.sigmoid()` is the probability of class 1"
-        return f"{rule}.\nClasses: {names}{more}."
-    if data.task == "regression":
+        return f"{rule}\nClasses: {names}{more}."
+    if task.name == "regression":
         mean, std = to_json(_plain(data.target_mean)), to_json(_plain(data.target_std))
         if mean == 0 and std == 1:
             return "It returns the values themselves."
@@ -115,11 +123,16 @@ def _meaning(made: Exported) -> str:
             "It returns standardised values; in the target's own units they are "
             f"`output * {std} + {mean}`."
         )
-    return f"What it returns is what the loss of the recipe takes, for data of kind {data.task}."
+    return rule
 
 
 def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) else value
+
+
+def _shown(name: str) -> str:
+    """Return a class's name; blanks and signs that cannot be printed, as tokens are, in quotes."""
+    return name if name.strip() == name and name.isprintable() else repr(name)
 
 
 def _quality(made: Exported) -> str:
@@ -181,7 +194,7 @@ def _limits(made: Exported) -> str:
         "Preparing samples is not part of the files; see above.",
         "Its probabilities were not checked for calibration, nor its errors for groups of samples.",
     ]
-    if data.task != "classification":
+    if made.facts["task"].name not in ("classification", "multi_label", "segmentation"):
         known.pop()
     if _own_code(made):
         known.append("The recipe names code by `target:`, which is not part of the files.")

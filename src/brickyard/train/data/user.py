@@ -262,9 +262,18 @@ def _checked(data: Data) -> Data:
     return data
 
 
+#: What targets that are indices look like: in words, their axes, and the value for none.
+_INDICES: dict[str, tuple[str, int, int | None]] = {
+    "classification": ("int64 class indices of shape (n,)", 1, None),
+    "segmentation": ("int64 class indices of shape (n, H, W), -100 for none", 3, -100),
+    "language_model": ("int64 next tokens of shape (n, T), -100 for none", 2, -100),
+    "transcription": ("int64 symbols of shape (n, most), -1 after the last", 2, -1),
+}
+
+
 def _check_split(data: Data, what: str, split: Split) -> None:
     x, y = split.x, split.y
-    if x is None or y is None:
+    if x is None or y is None or data.task == "environment":
         return
     if tuple(x.shape[1:]) != tuple(data.input_shape):
         raise DataError(
@@ -281,13 +290,21 @@ def _check_split(data: Data, what: str, split: Split) -> None:
         if not bool(torch.isfinite(y).all()):
             raise DataError(f"the {what} y has non-finite values; take these samples out")
         return
-    if y.dtype != torch.int64 or y.ndim != 1:
-        raise DataError(
-            f"classification takes int64 class indices of shape (n,); "
-            f"the {what} y is {y.dtype} {tuple(y.shape)}"
-        )
-    low, high = int(y.min()), int(y.max())
+    if data.task == "multi_label":
+        if y.shape != (len(x), data.outputs) or not bool(((y == 0) | (y == 1)).all()):
+            raise DataError(
+                f"multi_label takes 0 or 1 for every label, shape (n, {data.outputs}); the {what} "
+                f"y is {y.dtype} {tuple(y.shape)} with values {float(y.min()):g} to "
+                f"{float(y.max()):g}"
+            )
+        return
+    rule, axes, none = _INDICES[data.task]
+    if y.dtype != torch.int64 or y.ndim != axes:
+        raise DataError(f"{data.task} takes {rule}; the {what} y is {y.dtype} {tuple(y.shape)}")
+    known = y if none is None else y[y != none]
+    low, high = (int(known.min()), int(known.max())) if known.numel() else (0, 0)
     if low < 0 or high >= data.outputs:
+        also = "" if none is None else f" or {none}"
         raise DataError(
-            f"class indices must be 0 to {data.outputs - 1}; the {what} y has {low} to {high}"
+            f"class indices must be 0 to {data.outputs - 1}{also}; the {what} y has {low} to {high}"
         )

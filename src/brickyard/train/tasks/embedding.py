@@ -40,6 +40,10 @@ class Embedding(Task):
     name = "embedding"
     mixable = False
     wants = "it compares points by the labels of their samples"
+    meaning = (
+        "It returns points (N, size), which the run (unless `unit: false`) compared after bringing "
+        "them to length 1: `torch.nn.functional.normalize(points, dim=1)`. Near ones are alike."
+    )
 
     @property
     def metric_outputs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

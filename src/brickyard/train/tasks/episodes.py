@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from brickyard.train.data import Data
@@ -26,6 +28,8 @@ class Episodes(Task):
     """
 
     held_out_loss = False
+    given = "observations of the environment, flattened"
+    meaning = "It returns a score for every action: the greatest is taken, `scores.argmax(1)`."
 
     def __init__(self, data: Data):
         self.game = Game(**data.facts["environment"])
@@ -55,6 +59,13 @@ class Episodes(Task):
         device = next(model.parameters()).device
         many = self.players(self._greedy, len(seeds))
         return greedy(many, seeds.tolist(), lambda states: self.scores(model, states.to(device)))
+
+    def exported(self, model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
+        """Return the network that acts, and the first observations of the seeds' episodes."""
+        players = self.players(self._greedy, len(x))
+        for player, seed in zip(players, x.tolist(), strict=False):
+            player.reset(seed)
+        return model, torch.from_numpy(np.stack([player.state for player in players[: len(x)]]))
 
     def players(self, known: list[Player], count: int) -> list[Player]:
         """Return ``known`` with as many players as there are episodes side by side."""

@@ -100,6 +100,8 @@ class GAN(Task):
     name = "gan"
     held_out_loss = False
     wants = "the two losses of a game, the generator's and the discriminator's"
+    given = "draws from the normal distribution N(0, 1)"
+    meaning = "It returns as many generated samples, in the form of the training data."
 
     def __init__(
         self, data: Data, critic_optimizer: Mapping[str, Any], critic_steps: int = 5,
@@ -221,6 +223,11 @@ class GAN(Task):
     def evaluating(self) -> None:
         """Draw the same noise in every evaluation."""
         self._noise.manual_seed(_EVALUATION)
+
+    def exported(self, model: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
+        """Return the generator, and noise; the critic has done its work."""
+        self.evaluating()
+        return model.generator, self.inputs(x)
 
     def measured(self) -> dict[str, float]:
         """Return the critic's mean loss, penalty included."""

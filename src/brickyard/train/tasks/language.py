@@ -48,6 +48,11 @@ class LanguageModel(Task):
     name = "language_model"
     axis = 2
     mixable = False
+    given = "windows of tokens, by index"
+    meaning = (
+        "It returns logits (N, T, tokens): at every position the scores of the token that comes "
+        "next. The tokens are the classes that follow, by index."
+    )
     wants = (
         "it compares scores of all tokens with the index of the one that comes next, at every "
         "position"

@@ -40,6 +40,10 @@ class Segmentation(Task):
     ignored: int = IGNORED
     name = "segmentation"
     mixable = False
+    meaning = (
+        "It returns logits (N, classes, H, W): `logits.argmax(1)` are the classes of the pixels; "
+        "with a single channel, `logits.sigmoid()` is the probability of class 1."
+    )
     wants = "it compares scores of classes, pixel by pixel, with a mask of class indices"
 
     @property

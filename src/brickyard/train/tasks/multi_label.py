@@ -27,6 +27,10 @@ class MultiLabel(Task):
     labels: Sequence[str]
     name = "multi_label"
     targets = frozenset({"binary"})
+    meaning = (
+        "It returns a logit for every label: `logits.sigmoid()` are their probabilities, each by "
+        "itself; above 1/2 a label holds."
+    )
     wants = "it compares one logit for each label with 0 or 1, since several may hold at once"
 
     @property

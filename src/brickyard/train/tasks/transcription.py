@@ -36,6 +36,11 @@ class Transcription(Task):
     loss_inputs = 4
     targets = frozenset({"tokens"})
     mixable = False
+    meaning = (
+        "It returns scores (N, frames, symbols + 1), whose `log_softmax(2)` are log-probabilities; "
+        "one output is the blank (0, unless the loss says otherwise), the symbols stand around it. "
+        "To read: `scores.argmax(2)`, of equal neighbours keep one, then leave the blanks out."
+    )
     wants = (
         "it compares log-probabilities of every frame with the symbols in their order, whatever "
         "their places"
