@@ -139,6 +139,9 @@ def test_guides_are_listed_and_printed_as_markdown(run):
     assert re.search(r"^losses\b", out, re.M)
     assert run("guide", "losses")[1] == guide("losses")
     assert run("guide", "loss")[1] == guide("losses")
+    assert re.search(r"^doctor\b", out, re.M)
+    assert run("guide", "doctor")[1] == guide("doctor")
+    assert run("guide", "doctor", "--compare")[2].startswith("error: doctor is no category")
     assert run("guide", "losses", "--compare") == run("catalog", "losses", "--compare")
 
 

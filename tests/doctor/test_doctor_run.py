@@ -14,6 +14,7 @@ from torch.nn.modules import module as torch_module
 from torch.optim.lr_scheduler import LRScheduler
 
 import brickyard.doctor.run as running
+from brickyard.cli import main
 from brickyard.doctor import watch
 from brickyard.doctor.checks import CHECKS
 from brickyard.doctor.finding import Finding, Report, ordered
@@ -318,3 +319,30 @@ def test_transforms_are_left_alone():
     assert report.problems == []
     assert report.steps == 6
     assert [f for f in report.findings if f.severity != "info"] == []
+
+
+def test_checks_can_be_left_out(tmp_path, capsys):
+    code, report = here(tmp_path, BAD, ignore=["stale-grad"], strict=True)
+    assert code == 0
+    assert "stale-grad" not in checks(report)
+    with watch(ignore="stale-grad") as doctor:
+        fit(mlp(), F.cross_entropy, zero=False)
+    assert "stale-grad" not in [f.check for f in doctor.report().findings]
+    with pytest.raises(ValueError, match=r"no check 'stale-gard' to ignore; did you mean 'stale-"):
+        watch(ignore=["stale-gard"]).__enter__()
+    assert not _ACTIVE
+    script = str(tmp_path / "train.py")
+    assert main(["doctor", "run", "--ignore", "stale", script]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: --ignore: there is no check")
+
+
+def test_checks_are_listed_and_shown(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["doctor", "checks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if not line.startswith(" ")]) == len(CHECKS)
+    assert max(map(len, lines)) <= 60
+    assert main(["doctor", "checks", "stale-grad"]) == 0
+    assert "allows" in capsys.readouterr().out
+    assert main(["doctor", "checks", "stale-gard"]) == 2
+    assert "did you mean 'stale-grad'?" in capsys.readouterr().err

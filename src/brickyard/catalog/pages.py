@@ -16,7 +16,7 @@ from brickyard.catalog.card import Card
 from brickyard.catalog.kinds import KINDS, Kind
 from brickyard.catalog.options import Option
 from brickyard.catalog.pairs import not_with
-from brickyard.catalog.shelf import GUIDES
+from brickyard.catalog.shelf import GUIDES, TOPICS
 
 #: Longer lines than this are hard to read.
 MEASURE = 100
@@ -351,6 +351,8 @@ def guides_page() -> RenderableType:
     for kind in KINDS.values():
         if (GUIDES / f"{kind.category}.md").exists():
             table.add_row(_key(kind.category), kind.about)
+    for topic, about in TOPICS.items():
+        table.add_row(_key(topic), about)
     ways = (("brickyard guide CATEGORY", "how to choose among its bricks"),)
     return Group(table, Text(""), _ways(ways))
 

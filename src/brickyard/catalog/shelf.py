@@ -20,6 +20,8 @@ from brickyard.errors import CatalogError, near
 
 CATALOG = Path(__file__).with_name("catalog.json")
 GUIDES = Path(__file__).with_name("guides")
+#: Guides that are not about a category of bricks.
+TOPICS = {"doctor": "Find what is wrong with a training script, or ask before it runs."}
 
 
 @cache
@@ -117,11 +119,13 @@ def build(kind: str, key: str, /, *injected: Any, **options: Any) -> Any:
 
 
 def guide(category: str) -> str:
-    """Return the guide of a category as Markdown.
+    """Return the guide of a category, or on another topic, as Markdown.
 
     Raises:
         CatalogError: no such category, or one whose guide is not written.
     """
+    if category in TOPICS:
+        return (GUIDES / f"{category}.md").read_text(encoding="utf-8")
     kind = find_kind(category)
     path = GUIDES / f"{kind.category}.md"
     if not path.exists():

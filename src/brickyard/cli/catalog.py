@@ -121,15 +121,18 @@ def guide(category: str | None, compare: bool) -> None:
     """Print how to choose among the bricks of a category."""
     from brickyard.catalog import guide as read
     from brickyard.catalog import pages, shelf
+    from brickyard.catalog.shelf import TOPICS
 
     if category is None:
         if compare:
             raise UserError("--compare takes a category: guide losses --compare")
         return _print(lambda width: pages.guides_page())
-    kind = _category(category)
+    kind = None if category in TOPICS else _category(category)
     if compare:
+        if kind is None:
+            raise UserError(f"{category} is no category: there are no bricks to compare")
         return _print(lambda width: pages.compare_page(kind, shelf(kind.name), width))
-    text = read(kind.category)
+    text = read(kind.category if kind else category)
     if not sys.stdout.isatty():
         print(text, end="")  # Markdown reads well as it is, and pipes into anything
         return None

@@ -7,10 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from brickyard.cli.frame import argument, command
 from brickyard.cli.train import OVERRIDES, RECIPE, prepare
-from brickyard.errors import UserError
+from brickyard.errors import UserError, near
+
+if TYPE_CHECKING:
+    from brickyard.doctor.checks import Check
 
 
 @command(
@@ -22,13 +26,17 @@ from brickyard.errors import UserError
              "end, unwatched"),
     argument("--strict", action="store_true",
              help="exit code 3 when a finding of severity error is reported"),
+    argument("--ignore", action="append", default=[], metavar="CHECK",
+             help="leave out what this check finds; may be given again"),
     argument("-m", dest="module", action="store_true",
              help="what follows is the name of a module, as for python -m"),
     argument("script", metavar="train.py", help="the script, run as itself"),
     argument("rest", nargs=argparse.REMAINDER, metavar="ARGS", help="its own arguments"),
 )  # fmt: skip
-def doctor_run(json: str | None, html: str | None, steps: int | None, strict: bool,
-               module: bool, script: str, rest: Sequence[str]) -> int:  # fmt: skip
+def doctor_run(
+    json: str | None, html: str | None, steps: int | None, strict: bool, ignore: Sequence[str],
+    module: bool, script: str, rest: Sequence[str],
+) -> int:  # fmt: skip
     """Watch a training script, unchanged, and report what is wrong with it and where."""
     if steps is not None and steps < 1:
         raise UserError(f"--steps must be 1 or more; got {steps}")
@@ -37,11 +45,17 @@ def doctor_run(json: str | None, html: str | None, steps: int | None, strict: bo
         folder = os.path.dirname(os.path.abspath(path)) if path else ""
         if folder and not os.path.isdir(folder):
             raise UserError(f"{name} {path}: the folder {folder} does not exist; make it first")
+    if ignore:
+        known = _checks()
+        for name in ignore:
+            if name not in known:
+                raise UserError(f"--ignore: there is no check {name!r}{near(name, known)} All: "
+                                "brickyard doctor checks")  # fmt: skip
     from brickyard.doctor.run import run_script
 
     sys.stdout.flush()
     return run_script(script, list(rest), json=json, html=html, steps=steps, strict=strict,
-                      module=module)  # fmt: skip
+                      module=module, ignore=ignore)  # fmt: skip
 
 
 def _there(script: str, module: bool) -> None:
@@ -57,6 +71,33 @@ def _there(script: str, module: bool) -> None:
         dotted = script.replace(".", "").isidentifier() and not script.endswith(".py")
         other = f", or -m {script} for a module" if dotted else ""
         raise UserError(f"there is no script {script!r}; give the path of a Python file{other}")
+
+
+def _checks() -> dict[str, Check]:
+    from brickyard.doctor.checks import CHECKS
+
+    return dict(sorted(CHECKS.items(), key=lambda one: one[1].number))
+
+
+@command("doctor checks", argument("name", nargs="?", help="of one check; a list if left out"))
+def doctor_checks(name: str | None) -> None:
+    """List what the doctor looks for, or show one check: signal, reason, cure, exceptions."""
+    from brickyard.doctor.terminal import wrapped
+
+    known = _checks()
+    if name is None:
+        for one in known.values():
+            print(*wrapped(f"{one.severity:8}{one.name}: {one.sees}", "", " " * 8), sep="\n")
+        return
+    if name not in known:
+        raise UserError(f"there is no check {name!r}{near(name, known)}")
+    one = known[name]
+    print(f"{one.name} ({one.severity}, number {one.number})")
+    for title, said in (
+        ("sees", one.sees), ("why", one.why), ("try", one.try_), ("allows", one.allows),
+        ("source", one.source),
+    ):  # fmt: skip
+        print(*wrapped(said, f"  {title:8}"), sep="\n")
 
 
 @command(

@@ -27,6 +27,7 @@ _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 def run_script(
     script: str, arguments: Sequence[str], *, json: str | None = None, html: str | None = None,
     steps: int | None = None, strict: bool = False, module: bool = False,
+    ignore: Sequence[str] = (),
 ) -> int:  # fmt: skip
     """Run a script watched and return the exit code: its own, or 3 for an error when strict.
 
@@ -38,6 +39,7 @@ def run_script(
         steps: stop watching after so many optimizer steps and report then.
         strict: return 3 when there is a finding of severity error.
         module: run a module by its name, as ``python -m`` does.
+        ignore: names of checks whose findings are left out.
     """
     said: list[Report] = []
 
@@ -51,7 +53,7 @@ def run_script(
                     file.write(text())
         said.append(report)
 
-    session = Session(steps=steps, on_limit=tell)
+    session = Session(steps=steps, on_limit=tell, ignore=ignore)
     session.open()
     code = 1
     try:

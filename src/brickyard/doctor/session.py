@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from brickyard.doctor.children import Children, Merged
 from brickyard.doctor.finding import Finding, Report, ordered
 from brickyard.doctor.hook.brickyard_hook import when_imported
+from brickyard.errors import near
 from brickyard.reading import Verdict
 
 if TYPE_CHECKING:
@@ -25,16 +26,24 @@ class Session:
         folder: where children of an outer session leave their findings; empty for one's own.
         light: leave processes that the watched one starts alone.
         on_judged: called when what was seen has been judged during the run.
+        ignore: names of checks whose findings are left out.
+
+    Raises:
+        ValueError: there is no check of such a name.
     """
 
     def __init__(
         self, steps: int | None = None, on_limit: Callable[[Report], None] | None = None,
         folder: str = "", light: bool = False, on_judged: Callable[[], None] | None = None,
+        ignore: Iterable[str] = (),
     ) -> None:  # fmt: skip
         self.steps = steps
         self.on_limit = on_limit
         self.light = light
         self.on_judged = on_judged
+        self.ignore = frozenset(ignore)
+        if self.ignore:
+            _known(self.ignore)
         self.limited = False
         self.watcher: Watcher | None = None
         self.children = Children(folder, steps)
@@ -102,14 +111,14 @@ class Session:
         if watcher is None:
             return Report(
                 seconds=seconds, steps=merged.steps, overhead=merged.overhead,
-                findings=ordered(merged.findings), problems=sorted({*merged.problems}),
+                findings=self._told(merged.findings), problems=sorted({*merged.problems}),
                 verdict=merged.verdict,
             )  # fmt: skip
         if judge:
             self._judge()
         run = (watcher.ended or perf_counter()) - watcher.begun - watcher.own
         own = watcher.own / max(run, 1e-9)
-        findings = ordered([*self._findings.values(), *merged.findings])
+        findings = self._told([*self._findings.values(), *merged.findings])
         return Report(
             steps=max(watcher.seen.step, merged.steps),
             overhead=own if watcher.seen.step else max(own, merged.overhead),
@@ -118,6 +127,10 @@ class Session:
             seconds=seconds,
             verdict=self._verdict(findings) or merged.verdict,
         )
+
+    def _told(self, findings: list[Finding]) -> list[Finding]:
+        """Return findings in order, without those that nobody wants to hear of."""
+        return ordered(f for f in findings if f.check not in self.ignore)
 
     def _verdict(self, findings: list[Finding]) -> Verdict | None:
         """Read the curves, unless only their beginning was watched."""
@@ -148,3 +161,12 @@ class Session:
             first = self._times.setdefault(finding.key, (finding.step or seen.step, seen.epoch))
             findings.setdefault(finding.key, finding.at(*first))
         self._findings = findings
+
+
+def _known(names: Iterable[str]) -> None:
+    """Refuse names that no check has."""
+    from brickyard.doctor.checks import CHECKS
+
+    for name in names:
+        if name not in CHECKS:
+            raise ValueError(f"there is no check {name!r} to ignore{near(name, CHECKS)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,16 +14,19 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def watch(model: nn.Module | None = None, *, steps: int | None = None) -> Iterator[Session]:
+def watch(
+    model: nn.Module | None = None, *, steps: int | None = None, ignore: Iterable[str] = ()
+) -> Iterator[Session]:
     """Watch what trains inside the block; hooks and patches are gone after it.
 
     Args:
         model: described before it is first called, under the name ``model``; None: models are
             met when they are called.
         steps: stop watching after so many optimizer steps; None watches to the end.
+        ignore: names of checks whose findings are left out.
 
     Raises:
-        ValueError: a number of steps below 1.
+        ValueError: a number of steps below 1, or a name that no check has.
         TypeError: a model that is no module.
 
     Example:
@@ -43,7 +46,7 @@ def watch(model: nn.Module | None = None, *, steps: int | None = None) -> Iterat
         raise ValueError(f"steps must be 1 or more, or None for all; got {steps}")
     if model is not None and not hasattr(model, "named_modules"):
         raise TypeError(f"model must be a torch.nn.Module or None; got {type(model).__name__}")
-    session = Session(steps=steps)
+    session = Session(steps=steps, ignore=[ignore] if isinstance(ignore, str) else ignore)
     session.open()
     failed = True
     try:
