@@ -1,0 +1,60 @@
+"""What several processes would do each in its own way is refused before anything is trained."""
+
+import copy
+
+import pytest
+import torch.distributed as dist
+from game_cases import AGENT, GAN, POLICY, PPO
+
+from brickyard.errors import RecipeError
+from brickyard.train import resolve
+from brickyard.train.setup import build_setup
+from brickyard.train.together import ranks_of
+
+PLAIN = {
+    "data": "digits", "model": {"name": "mlp", "hidden": [8]}, "loss": "cross_entropy",
+    "budget": 3, "doctor": False,
+}  # fmt: skip
+ALONE = "acts on one process alone, so that 1 processes would drift apart; leave it out, or train"
+OWN = "takes steps or keeps data of its own, which several processes do not share; train it with"
+CASES = {
+    "gan": (GAN, f"task: gan {OWN}"),
+    "policy": (POLICY, f"task: policy {OWN}"),
+    "ppo": (PPO, f"task: policy {OWN}"),
+    "dqn": (AGENT, f"task: dqn {OWN}"),
+    "lbfgs": ({**PLAIN, "optimizer": "lbfgs"}, f"asks for gradients by itself {ALONE}"),
+    "nag": ({**PLAIN, "optimizer": {"name": "nag", "lr": 0.1}}, f"gradients by itself {ALONE}"),
+    "its wrapper": ({**PLAIN, "optimizer": {"name": "lookahead", "inner": {
+        "name": "nag", "lr": 0.1}}}, f"gradients by itself {ALONE}"),
+    "torch's closure": ({**PLAIN, "optimizer": {"target": "torch.optim:LBFGS"}},
+                        f"gradients by itself {ALONE}"),
+    "sophia": ({**PLAIN, "optimizer": "sophia_g"}, f"estimate of the curvature {ALONE}"),
+    "fp16 and fsdp": ({**PLAIN, "precision": "fp16", "distributed": "fsdp"},
+                      f"precision: fp16, with fsdp {ALONE}"),
+    "telemetry and fsdp": ({**PLAIN, "telemetry": True, "distributed": "fsdp"},
+                           "telemetry: telemetry knows no sums over processes"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_acts_on_one_process_alone_is_refused_at_the_door(name, launched):
+    recipe, says = CASES[name]
+    resolved = resolve(copy.deepcopy(recipe))
+    with pytest.raises(RecipeError) as caught:
+        build_setup(resolved, ranks_of(resolved.recipe))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_process_trains_it(name):
+    """The refusal is of several processes and not of the recipe."""
+    build_setup(resolve(copy.deepcopy(CASES[name][0])))
