@@ -42,24 +42,37 @@ def _sequence(node: Any) -> int:
     return number() if number is not None else 0
 
 
+def put_back(mode: _Mode | None) -> None:
+    """Push a mode that was lifted.
+
+    Args:
+        mode: what :meth:`Functions.lift` returned.
+    """
+    if mode is not None:
+        mode.inside -= 1
+        overrides._push_mode(mode)
+
+
 class _Mode(overrides.TorchFunctionMode):
     """Pass every call on, and show it to the observer."""
 
     def __init__(self, functions: Functions) -> None:
         super().__init__()
         self.functions = functions
-        self.inside = 0  # calls under way: then torch has taken the mode off its stack
+        self.inside = 0  # calls under way: then the mode is off torch's stack, and will be back
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:  # fmt: skip
         kwargs = kwargs or {}
+        owner = self.functions
+        if owner.w.busy:  # our own calls
+            return func(*args, **kwargs)
         self.inside += 1
         try:
             result = func(*args, **kwargs)
         finally:
             self.inside -= 1
-        owner = self.functions
         if owner._mode is self and not owner.w.busy:
             name = getattr(func, "__name__", "")
             if owner.averages.where and not transformed():
@@ -123,6 +136,19 @@ class Functions:
             return
         self._depth, self._mode = depth, _Mode(self)
         self._mode.__enter__()
+
+    def lift(self) -> _Mode | None:
+        """Take the mode off for a while, when it is on top; reading data is full of functions.
+
+        Returns:
+            What :func:`put_back` gets afterwards.
+        """
+        mode = self._mode
+        if mode is None or mode.inside or overrides._get_current_function_mode() is not mode:
+            return None
+        overrides._pop_mode()
+        mode.inside += 1
+        return mode
 
     def sweep(self) -> None:
         """Take a mode that is off from torch's stack, unless torch will put it back there.

@@ -82,8 +82,9 @@ class Probes:
                 if step >= T.SHIFT_STEPS:
                     with self.w.own_time("tokens"):
                         tokens.answers(self.w, call)
-            due = {"eval": step >= 2, "time": step >= 2}
-            due["mix"] = "mix" + str(id(call.module)) not in root.probed and self._new_data(call)
+            mixes = f"mix{id(call.module)}" not in root.probed and self._new_data(call)
+            # together at the second step, so that one copy serves them all
+            due = {"mix": mixes, "eval": step >= 2, "time": step >= 2}
             self._ask(call, [name for name, now in due.items() if now])
         if step >= T.FIRST_STEPS:
             questions.labels_matter(self.w)
