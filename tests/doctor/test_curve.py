@@ -115,6 +115,17 @@ def test_plateau_needs_two_thirds_at_rest():
     assert read(seen(lambda e: 0.3 + 2 * np.exp(-0.5 * e))).kind != "plateau"
 
 
+def test_a_loss_that_does_not_fall_is_neither_healthy_nor_hidden_by_a_fault():
+    flat = read(seen(lambda e: 1.0, constant=False))
+    assert (flat.kind, flat.tone) == ("plateau", "warn")
+    assert flat.sentence == "the training loss did not fall."
+    fault = Finding("probs-into-CE", "error", try_="Give it the raw scores.")
+    verdict = read(seen(falling), [fault])
+    assert (verdict.kind, verdict.label) == ("unjudged", "Not judged yet")
+    assert verdict.advice.endswith("probs-into-CE before all: Give it the raw scores.")
+    assert read(seen(falling), [Finding("init-scale", "info")]).tone == "good"
+
+
 def test_healthy_and_still_improving():
     verdict = read(seen(lambda e: 0.3 + 2 * np.exp(-0.5 * e), lambda e: 0.5 + np.exp(-0.5 * e)))
     assert (verdict.kind, verdict.tone) == ("healthy", "good")

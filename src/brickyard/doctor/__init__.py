@@ -8,7 +8,8 @@ was seen. Nothing is changed: losses and weights are bit-identical with and with
 on copies, whether it can work: the rungs of a ladder, the cheapest first.
 
 What is watched: modules, optimizers, backward passes, losses, data loaders, schedulers, loss
-scaling, clipping, and processes started by ``multiprocessing``. Every step is counted; the first
+scaling, clipping, evaluations, and processes that a script starts (by ``multiprocessing``,
+``subprocess`` or a launcher) when they import torch. Every step is counted; the first
 four are looked at closely, two at 8, 24, 72 ..., and those after the first evaluations. The first
 batches are also put to a copy of the model: does one sample change another's output, do later
 tokens change earlier scores, does dropout act in evaluation mode? Sixty checks judge what was
@@ -26,12 +27,13 @@ The report as JSON::
 Findings come in the order of how likely each is the cause. ``overhead`` is the doctor's own time
 over the run's; ``step`` is the step at which the evidence sufficed. A check that failed itself is a
 finding of severity info that says so. ``--steps N`` ends the watching after N optimizer steps and
-reports then; the script runs on to its end. ``--strict`` gives exit code 3 when there is a finding
-of severity error, otherwise the exit code is the script's own.
+reports then; the script runs on to its end. ``--ignore CHECK`` leaves out what a check finds.
+``--strict`` gives exit code 3 when there is a finding of severity error, otherwise the exit code is
+the script's own.
 
 Not seen: what runs inside ``torch.compile`` (steps, gradients and data are) or in TorchScript,
 functions that a notebook imported by name from torch before the block began (clipping is found
-nevertheless), and processes that are started by other means than ``multiprocessing``.
+nevertheless), and processes that outlive the script, or that another python without brickyard runs.
 """
 
 from __future__ import annotations

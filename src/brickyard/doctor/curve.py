@@ -85,8 +85,12 @@ def read(seen: Seen, findings: Sequence[Finding] = ()) -> Verdict | None:
     if grave is None:
         return verdict
     first = f"First mend what was found above, {grave.check} before all: {grave.try_}"
-    tone = "warn" if verdict.tone == "good" else verdict.tone
-    return Verdict(verdict.kind, tone, verdict.label, verdict.sentence, verdict.evidence, first)
+    if verdict.tone in ("good", "none"):
+        went = f"the training loss went from {curve.start:.4g} to {curve.end:.4g}"
+        sentence = f"{went}; what it could reach shows when the fault is mended."
+        return Verdict("unjudged", "warn", "Not judged yet", sentence, (), first)
+    return Verdict(verdict.kind, verdict.tone, verdict.label, verdict.sentence, verdict.evidence,
+                   first)  # fmt: skip
 
 
 # --- What is known --------------------------------------------------------------------------------
@@ -239,8 +243,14 @@ def _noisy(c: _Curve, names: set[str]) -> Verdict | None:
 
 
 def _plateau(c: _Curve, names: set[str]) -> Verdict | None:
-    """Speak when the first third of the run reached all there was to gain."""
+    """Speak when the first third of the run reached all there was to gain, or nothing was."""
     means = c.means
+    late = float(np.median(means[-max(2, len(means) // 3) :]))
+    if c.start - late <= max(2 * spread(means), T.PLATEAU * abs(c.start)):
+        return Verdict(
+            "plateau", "warn", "Plateau", "the training loss did not fall.", (c.path,),
+            f"See whether one batch can be learned by heart, and at which rate: {_LADDER}.",
+        )  # fmt: skip
     bar = max(2 * spread(means), T.PLATEAU * abs(c.start - float(means.min())))
     reached = settled(-means, bar)
     if len(means) < 6 or reached >= len(means) / 3 or means.min() >= c.start:

@@ -43,6 +43,9 @@ def _head(report: Report) -> str:
         for name in _COLOURS
         if (n := sum(f.severity == name for f in report.findings))
     ]
+    if not (counts or report.steps):
+        script = f" {report.script}:" if report.script else ""
+        return f"brickyard doctor:{script} nothing found: no training step was seen"
     said = ", ".join(counts) if counts else "nothing found"
     steps = f"{report.steps:,} step{'s' * (report.steps != 1)} watched"
     cost = f"overhead {report.overhead:.1%}" if report.steps else ""
