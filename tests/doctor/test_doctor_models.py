@@ -128,15 +128,17 @@ def test_starts_of_odd_spread():
 
 
 class Chain(nn.Module):
-    def __init__(self, inner=16, act=False, twice=False):
+    def __init__(self, inner=16, act=False, twice=False, add=False):
         super().__init__()
         self.one, self.two = nn.Linear(8, inner), nn.Linear(inner, 4)
         self.other = nn.Linear(inner, 4) if twice else None
-        self.act = act
+        self.act, self.add = act, add
 
     def forward(self, x):
         x = self.one(x)
         x = x.relu() if self.act else x
+        if self.add:
+            return self.two(x) + x[:, :4]
         return self.two(x) + (self.other(x) if self.other is not None else 0.0)
 
 
@@ -150,6 +152,7 @@ def test_linear_layers_in_the_order_of_calls():
     assert watched("linear-linear", train, 16, True) == []
     assert watched("linear-linear", train, 3) == []  # a factorization
     assert watched("linear-linear", train, 16, False, True) == []  # given to several
+    assert watched("linear-linear", train, 16, False, False, True) == []  # a residual sum
 
 
 # -- 20 worker-rng-duplication -------------------------------------------------------------------

@@ -219,8 +219,8 @@ def init_scale(seen: Seen) -> Iterable[Say]:
     "a Sequential, or by the order of calls",
     why="Together they are one linear layer: the second adds parameters, not expressiveness.",
     try_="Put an activation between them, or keep one of them.",
-    allows="factorizations whose inner width is below both outer ones, outputs that several "
-    "layers are given; a sum with the first one's output is not seen (information only)",
+    allows="factorizations whose inner width is below both outer ones, outputs that anything else "
+    "is given, too (a residual sum, several heads)",
     source="Goodfellow et al., Deep Learning, section 6.1",
 )  # fmt: skip
 def linear_linear(seen: Seen) -> Iterable[Say]:

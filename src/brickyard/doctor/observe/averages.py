@@ -26,6 +26,11 @@ MIXES = ("lerp_", "add_", "_foreach_lerp_", "_foreach_add_")
 _SCALES = ("mul_", "_foreach_mul_", "detach", "data", "__get__", "shape", "requires_grad")
 
 
+def _plain(value: Any) -> bool:
+    """Say whether something is a tensor with an address."""
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
+
+
 @dataclass
 class Average:
     """Tensors that are updated from one line."""
@@ -75,7 +80,7 @@ class Averages:
             value: the nest.
         """
         for one in tensors(value):
-            if one.layout == torch.strided and not one.is_meta:
+            if _plain(one):
                 average = self.where.get(one.data_ptr())
                 if average is not None:
                     average.used = True
@@ -86,12 +91,12 @@ class Averages:
         Args:
             args: the arguments of the function.
         """
-        if torch.is_grad_enabled() or len(args) < 2:
-            return
+        if torch.is_grad_enabled() or len(args) < 2 or self.w.optimizers.depth:
+            return  # what an optimizer does within its step is its own
         whole = isinstance(args[0], list | tuple)
         pairs = zip(args[0], args[1], strict=False) if whole and isinstance(
             args[1], list | tuple) else [args[:2]]  # fmt: skip
-        pairs = [p for p in pairs if all(isinstance(t, torch.Tensor) for t in p)]
+        pairs = [p for p in pairs if all(_plain(t) for t in p)]
         if not pairs or pairs[0][0].shape != pairs[0][1].shape or not pairs[0][0].numel():
             return
         params = {p.data_ptr(): p for t in self.w.optimizers.at_hand() for p in t.params

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from typing import Any
 
 import torch
 from torch import nn
 
+from brickyard.doctor.observe.nonfinite import walk
 from brickyard.doctor.observe.record import Seen
-from brickyard.doctor.observe.tensors import first_tensor
+from brickyard.doctor.observe.tensors import first_tensor, tensors
 
 
 class Chains:
@@ -34,16 +36,22 @@ class Chains:
         if isinstance(module, nn.Linear) and isinstance(output, torch.Tensor):
             self.made[id(output)] = (module, weakref.ref(output))
 
-    def end(self, seen: Seen, names: dict[int, str]) -> None:
+    def end(self, seen: Seen, names: dict[int, str], result: Any) -> None:
         """Note linear layers whose output went into one other linear layer alone, and forget.
 
         Args:
             seen: where to.
             names: paths of modules by id.
+            result: what the model returned; its graph tells who else was given an output.
         """
+        edges: Counter[Any] | None = None
         for key, users in self.used.items():
-            first, second = self.made[key][0], users[0]
+            first, made = self.made[key][0], self.made[key][1]()
+            second = users[0]
             if len(users) > 1 or not isinstance(second, nn.Linear) or id(first) not in names:
+                continue
+            edges = _edges(result) if edges is None else edges
+            if made is None or edges[made.grad_fn] != 1:
                 continue
             inner = first.out_features
             if inner >= first.in_features or inner >= second.out_features:
@@ -52,3 +60,10 @@ class Chains:
                           second=names.get(id(second), ""))  # fmt: skip
         self.made.clear()
         self.used.clear()
+
+
+def _edges(result: Any) -> Counter[Any]:
+    """Return how often each node of a graph is the input of another one."""
+    roots = {t.grad_fn for t in tensors(result) if t.grad_fn is not None}
+    nodes = {node for root in roots for node in walk(root)}
+    return Counter(n for node in nodes for n, _ in node.next_functions if n is not None)

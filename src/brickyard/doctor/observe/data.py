@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, Subset
 
+from brickyard.doctor.observe.functions import put_back
 from brickyard.doctor.observe.patches import Patches
 from brickyard.doctor.observe.places import user_place
 from brickyard.doctor.observe.record import LoaderSeen
@@ -103,6 +104,7 @@ class Data:
             if not w.active or w.busy:
                 return original(iterator)
             info = self.iterators.get(iterator)
+            mode = w.functions.lift()
             try:
                 batch = original(iterator)
             except StopIteration:
@@ -110,6 +112,8 @@ class Data:
                     with w.own_time("data"):
                         self._ended(info)
                 raise
+            finally:
+                put_back(mode)
             if info is not None:
                 self.last = (info, batch)
                 info.seen.batches += 1

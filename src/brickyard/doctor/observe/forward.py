@@ -233,7 +233,7 @@ class Forwards:
                 self._leaf(module, args, output)
             if not self.stack and self._current is not None:
                 call, self._current = self._current, None
-                self._chains.end(w.seen, self.names)
+                self._chains.end(w.seen, self.names, output)
                 if call.training:  # of others nothing is asked: their graphs may go
                     call.kwargs, call.output = kwargs, output
                 else:

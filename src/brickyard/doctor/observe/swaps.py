@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from brickyard.doctor.observe.functions import put_back
 from brickyard.doctor.observe.tensors import sample
 
 if TYPE_CHECKING:
@@ -47,11 +48,15 @@ class Swaps:
             self.evaluated.append(self._weights())
 
     def _weights(self) -> dict[int, torch.Tensor]:
-        with torch.no_grad():
-            return {
-                t.seen.index: torch.cat([sample(p, 64).float().cpu() for p in t.params])
-                for t in self.w.optimizers.at_hand()
-            }
+        mode = self.w.functions.lift()
+        try:
+            with torch.no_grad():
+                return {
+                    t.seen.index: torch.cat([sample(p, 64).float().cpu() for p in t.params])
+                    for t in self.w.optimizers.at_hand()
+                }
+        finally:
+            put_back(mode)
 
     def before_step(self, track: Track) -> None:
         """Compare, before the first step after an evaluation.
