@@ -33,7 +33,8 @@ log_every: 2
 checkpoint_every: 1
 threads: 1
 """
-INNER = {"lookahead": {"inner": {"name": "adamw", "lr": 0.01}, "k": 2}}
+#: What an optimizer needs; few evaluations for each step of L-BFGS, which are 20 by themselves.
+GIVEN = {"lookahead": {"inner": {"name": "adamw", "lr": 0.01}, "k": 2}, "lbfgs": {"max_iter": 4}}
 #: Documented in ``train.recipe.model.REFUSED``.
 REFUSED = {"cma_es": "searches without gradients.*brickyard.optim.CMAES"}
 
@@ -57,7 +58,7 @@ def _last(run):
 
 @pytest.mark.parametrize("card", catalog.shelf("optimizer"), ids=lambda card: card.key)
 def test_every_optimizer_trains_and_resumes_bit_by_bit(card, recipe, tmp_path):
-    path = recipe(optimizer={"name": card.key, **INNER.get(card.key, {})})
+    path = recipe(optimizer={"name": card.key, **GIVEN.get(card.key, {})})
     if card.key in REFUSED:
         with pytest.raises(RecipeError, match=REFUSED[card.key]):
             load(path)
@@ -72,9 +73,11 @@ def test_every_optimizer_trains_and_resumes_bit_by_bit(card, recipe, tmp_path):
     assert whole.run.metrics() == again.run.metrics()
 
 
-@pytest.mark.parametrize("target", ["torch.optim:AdamW", "torch.optim:LBFGS"])
-def test_torchs_own_too(target, recipe, tmp_path):
-    path = recipe(optimizer={"target": target, "lr": 0.1})
+@pytest.mark.parametrize(
+    ("target", "options"), [("torch.optim:AdamW", {}), ("torch.optim:LBFGS", {"max_iter": 4})]
+)
+def test_torchs_own_too(target, options, recipe, tmp_path):
+    path = recipe(optimizer={"target": target, "lr": 0.1, **options})
     whole = train(path, out=tmp_path / "whole")
     train(path, out=tmp_path / "run", progress=StopAt(3))
     assert same(_last(whole.run), _last(resume(tmp_path / "run").run))
