@@ -21,7 +21,10 @@ from brickyard.errors import CatalogError, near
 CATALOG = Path(__file__).with_name("catalog.json")
 GUIDES = Path(__file__).with_name("guides")
 #: Guides that are not about a category of bricks.
-TOPICS = {"doctor": "Find what is wrong with a training script, or ask before it runs."}
+TOPICS = {
+    "training": "What a recipe may say, what a run does, keeps and survives; one process or many",
+    "doctor": "Find what is wrong with a training script, or ask before it runs.",
+}
 
 
 @cache
