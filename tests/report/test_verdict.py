@@ -282,3 +282,12 @@ def test_long_metric_names_are_held_against_the_same_constants():
     balanced = run(lambda e: {"loss": 2.3, "balanced_accuracy": 0.1}, loss=lambda e: 2.3,
                    monitor="balanced_accuracy")  # fmt: skip
     assert judge(balanced).kind == "not_learning"
+
+
+def test_errors_that_the_doctor_found_are_named_before_advice_on_curves():
+    found = [{"check": "train-val-overlap", "severity": "error"},
+             {"check": "init-scale", "severity": "info"}]  # fmt: skip
+    told = notes(run(good, findings=found))
+    assert told == ["The doctor found 1 error, to be mended before all else: train-val-overlap."]
+    assert notes(run(good, findings=found[1:])) == []
+    assert notes(run(good, findings="?")) == []

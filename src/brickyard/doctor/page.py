@@ -33,12 +33,14 @@ main > p { color: var(--soft); margin: 0 0 1.5rem; }
 .doctor-list h2 small { font-weight: 400; color: var(--soft, #666); margin-left: .5rem; }
 .doctor-list dl { display: grid; grid-template-columns: 4rem minmax(0, 1fr); gap: .3rem .75rem;
   margin: 0; } .doctor-list dt { color: var(--soft, #666); } .doctor-list dd { margin: 0; }
-.doctor-list code { font: .875rem ui-monospace, Menlo, Consolas, monospace; }
+.doctor-list small { white-space: nowrap; }
+.doctor-list code { margin-right: .75rem; font: .875rem ui-monospace, Menlo, Consolas, monospace; }
 .doctor-list .bad { --c: var(--bad, #b3261e); } .doctor-list .warn { --c: var(--warn, #9a5b00); }
 .doctor-list .none { --c: var(--none, #5c6672); } .doctor-list .good { --c: var(--good, #0c7565); }
 footer { color: var(--soft); font-size: .8125rem; margin-top: 3rem; padding-bottom: 3rem; }
 @media (max-width: 600px) { main, header > div, footer { padding: 0 1rem; }
-  .doctor-list dl { grid-template-columns: minmax(0, 1fr); gap: 0; } }
+  .doctor-list dl { grid-template-columns: minmax(0, 1fr); gap: 0; }
+  .doctor-list dt { margin-top: .4rem; font-size: .8125rem; } }
 @media print { .doctor-list > li { break-inside: avoid; } }
 """
 _BRICK = (
@@ -55,6 +57,12 @@ def page(report: Report) -> str:
     counts = {s: sum(f.severity == s for f in report.findings) for s in _MARKS}
     said = ", ".join(f"{n} {s}{'s' * (n > 1 and s != 'info')}" for s, n in counts.items() if n)
     name = escape(report.script or "this run")
+    watched = (
+        f"{report.steps:,} steps watched in {report.seconds:.1f} s, "
+        f"overhead {report.overhead:.1%}, " if report.steps else "no training step was seen, "
+    )  # fmt: skip
+    several = len(report.findings) > 1
+    order = "Findings come in the order of how likely each is the cause. " if several else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -70,11 +78,10 @@ def page(report: Report) -> str:
 <header><div>{_BRICK}brickyard doctor</div></header>
 <main>
 <h1>{escape(said[:1].upper() + said[1:]) if said else "Nothing found"}</h1>
-<p>{name}: {report.steps:,} steps watched in {report.seconds:.1f} s, exit code {report.exit_code},
-overhead {report.overhead:.1%}.</p>
+<p>{name}: {watched}exit code {report.exit_code}.</p>
 {_list(report)}
 </main>
-<footer>Findings come in the order of how likely each is the cause. Brickyard {__version__}</footer>
+<footer>{order}Brickyard {__version__}</footer>
 </body>
 </html>
 """
@@ -117,7 +124,7 @@ def _item(finding: Finding) -> str:
     rows = []
     places = [f"<code>{escape(x)}</code>" for x in (finding.where, finding.place) if x]
     if places:
-        rows.append(f"<dt>where</dt><dd>{' &middot; '.join(places)}</dd>")
+        rows.append(f"<dt>where</dt><dd>{' '.join(places)}</dd>")
     for title, said in (("seen", finding.evidence), ("why", finding.why), ("try", finding.try_)):
         if said:
             rows.append(f"<dt>{title}</dt><dd>{escape(said)}</dd>")

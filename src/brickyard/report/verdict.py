@@ -8,7 +8,7 @@ of an accuracy over the validation samples, or the scatter of the last evaluatio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -300,7 +300,20 @@ def _next(f: Facts) -> str:
 
 def notes(f: Facts) -> list[str]:
     """Return what else is worth knowing, whatever the verdict."""
-    return list(told([_recovered(f), _starved(f), _silent_classes(f), _better_than_training(f)]))
+    return list(
+        told([_found(f), _recovered(f), _starved(f), _silent_classes(f), _better_than_training(f)])
+    )
+
+
+def _found(f: Facts) -> str:
+    """Name what the doctor found beyond doubt: it comes before every advice on the curves."""
+    findings = f.summary.get("findings")
+    grave = [one for one in findings if isinstance(one, Mapping) and one.get("severity") == "error"
+             ] if isinstance(findings, list) else []  # fmt: skip
+    if not grave:
+        return ""
+    names = join(list(dict.fromkeys(str(one.get("check")) for one in grave))[:4])
+    return f"The doctor found {plural(len(grave), 'error')}, to be mended before all else: {names}."
 
 
 def _recovered(f: Facts) -> str:
