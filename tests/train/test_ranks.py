@@ -1,9 +1,6 @@
 """Several processes: the same run as one process with the joined batch, resumed on any number."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -122,20 +119,18 @@ def test_a_damaged_shard_is_noticed_and_the_checkpoint_before_it_taken(root):
     assert state["step"] == entries["previous"].step
 
 
-def torchrun(folder, recipe, **environment):
+def torchrun(folder, recipe):
     path = folder / "recipe.yaml"
     path.write_text(json.dumps(recipe))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-               "--master-port", rank_jobs.free_port(),
-               "-m", "brickyard", "train", str(path), "--out", str(folder / "run")]  # fmt: skip
-    here = str(Path(__file__).parent)
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1", **environment},
-    )  # fmt: skip
+    return warm.run([
+        "-m", "torch.distributed.run", "--nproc-per-node", "2",
+        "--master-port", rank_jobs.free_port(),
+        "-m", "brickyard", "train", path, "--out", folder / "run",
+    ])  # fmt: skip
 
 
-def test_one_process_that_fails_ends_all_and_is_named(tmp_path):
+def test_one_process_that_fails_ends_all_and_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     recipe = {**RECIPE, "loss": {"target": "rank_jobs:failing"}}
     done = torchrun(tmp_path, recipe)
     assert done.returncode != 0
