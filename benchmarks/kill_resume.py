@@ -6,7 +6,7 @@ killed in turn. At the end the weights, the optimizer's state, random numbers, b
 and predictions must equal those of the uninterrupted run bit for bit. A kill is aimed: a seed draws
 the phase and the operation in it, and what is counted is the phase in which the process died.
 
-    python benchmarks/kill_resume.py [--kills 30] [--only plain fp16 ...] [--seed 0]
+    python benchmarks/kill_resume.py [--kills 30] [--only plain fp16 ...] [--seed 0] [--budget 4ep]
 
 Exit code 1 when anything differs. CPU, one thread.
 """
@@ -308,9 +308,10 @@ def compare(one, other):
     return found
 
 
-def torture(name, kills, seed, folder):
+def torture(name, kills, seed, folder, budget=None):
     """Kill one configuration many times; return its row of the table and what differed."""
     recipe = {**BASE, **CONFIGS[name]}
+    recipe["budget"] = budget or recipe["budget"]
     log, whole = folder / f"{name}.log", folder / f"{name}-whole"
     start = time.perf_counter()
     finish(spawn(log, lambda: train(recipe, out=whole)), "the uninterrupted run", log)
@@ -349,6 +350,7 @@ def main():
         help=f"some of: {', '.join(CONFIGS)}",
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--budget", help="of every run, instead of its configuration's")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warm()
@@ -358,7 +360,7 @@ def main():
     )
     for name in options.only:
         with tempfile.TemporaryDirectory() as folder:
-            row, found = torture(name, options.kills, options.seed, Path(folder))
+            row, found = torture(name, options.kills, options.seed, Path(folder), options.budget)
         print(row, flush=True)
         bad += found
     for line in bad:
