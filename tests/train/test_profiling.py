@@ -31,7 +31,8 @@ def test_a_trace_holds_the_steps_and_the_run_is_unchanged(tmp_path, capfd, steps
     assert sum(n.startswith("Optimizer.step") for n in names) == steps
     told = capfd.readouterr().err
     assert "ms a step" in told
-    assert "aten::addmm" in told
+    assert "aten::addmm" in names
+    assert "aten::" in told, "which operations lead is a matter of time"
     for a, b in zip(state(tmp_path / "plain"), state(tmp_path / "run"), strict=True):
         assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
     assert not (tmp_path / "plain" / "profile.json").exists()
