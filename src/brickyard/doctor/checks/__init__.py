@@ -33,7 +33,9 @@ FOLLOWS = {
     "divergence": {"stale-grad", "nonfinite", "update-ratio", "accum-scale", "call-order"},
     "grad-none-params": {"loss-detached", "opt-frozen-params", "opt-orphan-params"},
     "grad-zero-layer": {"symmetric-init", "dead-units", "input-independence"},
-    "input-independence": {"symmetric-init", "update-ratio", "dead-units", "nonfinite"},
+    "input-independence": {
+        "symmetric-init", "update-ratio", "dead-units", "nonfinite", "stale-grad", "divergence",
+    },
     "step-noop": {"opt-frozen-params", "loss-detached"},
     "train-eval-gap": {"bn-config", "mode-wrong", "stale-grad", "divergence"},
     "update-ratio": {"step-noop", "nonfinite"},
