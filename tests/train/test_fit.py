@@ -5,7 +5,7 @@ import torch
 
 from brickyard.catalog import shelf
 from brickyard.errors import RecipeError
-from brickyard.train import Recipe, resolve
+from brickyard.train import Recipe, resolve, train
 from brickyard.train.fit import OUTPUTS, TARGETS, output_form
 from brickyard.train.probe import probe
 from brickyard.train.setup import build_setup
@@ -111,6 +111,11 @@ def test_what_is_harmless_goes_through(models):
 def test_a_model_that_cannot_take_the_data_or_has_the_wrong_width(models):
     with pytest.raises(RecipeError, match=r"model: Wrong cannot take a batch of digits of shape"):
         made("cross_entropy", model={"target": "fit_models:Wrong"})
+    for loss in ("cross_entropy", "focal"):  # more outputs than classes, that no loss notices
+        with pytest.raises(
+            RecipeError, match=r"model: .*Wide gives 11 outputs .* digits takes 10;"
+        ):
+            made(loss, model={"target": "fit_models:Wide"})
     with pytest.raises(RecipeError, match=r"loss: mse refuses .* shape \(32, 2\)"):
         made("mse", "diabetes", model={"target": "fit_models:Wide"})
 
@@ -144,3 +149,33 @@ def test_looking_changes_nothing():
         "linear",
     ]  # fmt: skip
     assert not any(m._forward_hooks for m in model.modules())
+
+
+def several(output, target):
+    return (output - 1).sum(1)
+
+
+def apart(output, target):
+    return (output.argmax(1) == target).float().mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("several", "must return one number for a batch"),
+        ("apart", "does not depend on the weights"),
+    ],
+)
+def test_a_loss_of_ones_own_that_is_none_is_told(name, says, models, tmp_path):
+    loss = {"target": f"{__name__}:make_{name}"}
+    recipe = Recipe(data="digits", model={"target": "fit_models:Net"}, loss=loss, budget=1)
+    with pytest.raises(RecipeError, match=rf"loss: .*make_{name} {says}"):
+        train(recipe, out=tmp_path / "run")
+
+
+def make_several():
+    return several
+
+
+def make_apart():
+    return apart

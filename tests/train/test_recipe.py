@@ -68,7 +68,8 @@ def test_every_value_knows_where_it_came_from(recipe):
      ("schedule.0.steps=3%", ("schedule", 0, "steps"), "3%"),
      ("data.val=0.25", ("data", "val"), 0.25), ("metrics=[accuracy, f1]", ("metrics",),
      ["accuracy", "f1"]), ("clipping=null", ("clipping",), None), ("name=yes", ("name",), "yes"),
-     ("optimizer.amsgrad=true", ("optimizer", "amsgrad"), True), ("name=", ("name",), None)],
+     ("optimizer.amsgrad=true", ("optimizer", "amsgrad"), True),
+     ("precision.name=bf16", ("precision", "name"), "bf16"), ("name=", ("name",), None)],
 )  # fmt: skip
 def test_overrides(override, path, want):
     raw, _ = parse(GOOD, "text")
@@ -76,6 +77,15 @@ def test_overrides(override, path, want):
     for key in path:
         raw = raw[key]
     assert raw == want
+
+
+def test_options_of_a_brick_that_goes_without_saying(recipe):
+    plain = recipe("data: digits\nmodel: mlp\nloss: cross_entropy\n")
+    optimizer = load(plain, ["optimizer.lr=0.5", "precision.name=bf16"]).recipe.optimizer
+    assert optimizer.name == "adamw"
+    assert optimizer.options["lr"] == 0.5
+    with pytest.raises(RecipeError, match=r"optimizer.momentum \(override\): adamw has no option"):
+        load(plain, ["optimizer.momentum=0.9"])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ values ...). What the model gives is read off its output on a few samples (``tra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,6 +63,13 @@ _NODES = {
 #: Operations that change no value.
 _PASSING = ("View", "UnsafeView", "Squeeze", "Unsqueeze", "Slice", "Select", "Transpose", "T",
             "Permute", "Clone", "ToCopy", "ReshapeAlias", "Alias")  # fmt: skip
+#: What autograd says of a loss, and what that means.
+_NO_LOSS = {
+    "grad can be implicitly created only for scalar": "must return one number for a batch, and "
+    "returns several; take their mean",
+    "does not require grad and does not have a grad_fn": "does not depend on the weights: there is "
+    "no gradient to follow. Leave out detach(), item(), argmax or no_grad on the way to it",
+}
 _ENDS = {"sigmoid": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0),
          "hard_tanh": (-1.0, 1.0), "softmax": (0.0, 1.0)}  # fmt: skip
 
@@ -81,6 +89,7 @@ def look_over(
         RecipeError: the model cannot take the data, or the loss not the model's output.
     """
     seen = probe(parts.task.forward, parts.model, data, lambda t: t.to(device), parts.autocast)
+    _check_width(seen.output, parts.task, recipe.model.label, data)
     if recipe.loss.name and parts.task.held_out_loss:
         check_output(catalog.get(recipe.loss.name, "loss"), parts.task, parts.loss, seen)
     names = {id(p): name for name, p in parts.model.named_parameters()}
@@ -183,6 +192,40 @@ def check_output(card: Card, task: Task, loss: Callable[..., Tensor], seen: Prob
     except (ValueError, TypeError) as error:
         message = f"loss: {card.key} refuses the model's {what}: {error}"
         raise RecipeError(message) from error
+
+
+def _check_width(output: Any, task: Task, model: str, data: Data) -> None:
+    """Refuse a classifier whose number of outputs is not that of the classes.
+
+    Fewer would only be noticed at the first label beyond them, and more not at all.
+    """
+    scores = isinstance(output, Tensor) and output.ndim == 2
+    if task.name in ("classification", "multi_label") and scores:
+        if output.shape[1] != task.outputs:
+            raise RecipeError(
+                f"model: {model} gives {output.shape[1]} outputs a sample, and {task.name} on "
+                f"{data.name} takes {task.outputs}; build it with the number that it is given as "
+                "outputs"
+            )
+
+
+@contextmanager
+def loss_told(label: str) -> Iterator[None]:
+    """Turn what autograd says of a loss that is no loss into a sentence.
+
+    Args:
+        label: what the recipe calls the loss.
+
+    Raises:
+        RecipeError: it is not one number, or does not depend on the weights.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        for sign, rule in _NO_LOSS.items():
+            if sign in str(error):
+                raise RecipeError(f"loss: {label} {rule}") from error
+        raise
 
 
 def output_form(output: Tensor) -> str:

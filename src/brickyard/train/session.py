@@ -22,7 +22,7 @@ from brickyard.runs import ENVIRONMENT, GROUPS, SUMMARY, TELEMETRY, MetricsWrite
 from brickyard.train.checkpoint import Checkpoints
 from brickyard.train.data.reading import Unreadable, explaining_deaths, unreadable_in
 from brickyard.train.environment import describe_environment
-from brickyard.train.fit import in_words
+from brickyard.train.fit import in_words, loss_told
 from brickyard.train.keeping import Keeper
 from brickyard.train.loggers import Rows, RunFacts
 from brickyard.train.loop import PHASES, Loop, State
@@ -246,7 +246,8 @@ class Session:
         self.progress.start(self.setup.parts.total, self.state.step)
         try:
             told = memory_told(self.setup, self.state)
-            with told, explaining_deaths(), _stop_on_signals(loop), self.doctor.watched():
+            sense = loss_told(self.setup.recipe.loss.label)
+            with told, sense, explaining_deaths(), _stop_on_signals(loop), self.doctor.watched():
                 return loop.run()
         finally:
             self.progress.stop()

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from brickyard.errors import RecipeError
-from brickyard.train.recipe.model import MANY, ONE
+from brickyard.train.recipe.model import MANY, ONE, Component, Recipe
 
 
 class _Loader(yaml.SafeLoader):
@@ -165,8 +165,9 @@ def _set(raw: dict[str, Any], path: list[str], value: Any, override: str) -> Non
         below = at[index] if isinstance(at, list) else at.get(index)
         if isinstance(below, str) and path[0] in _BRICKS:  # `optimizer: adamw` is short for a name
             below = {"name": below}
-        elif below is None:
-            below = {}
+        elif below is None:  # of a brick that goes without saying, options can be set all the same
+            usual = Recipe.model_fields[key].default if at is raw and key in ONE else None
+            below = {"name": usual.name} if isinstance(usual, Component) else {}
         elif not isinstance(below, dict | list):
             raise RecipeError(
                 f"override {override!r}: {'.'.join(path[: depth + 1])} is {below!r}, "
