@@ -332,8 +332,10 @@ class Forwards:
             mine = [c for c in calls if static.reaches(c.module, ids)]
         else:
             mine = calls
-        for call in mine:
-            self._judge_mode(call)
+        trained = {id(c.root) for c in mine if c.training}
+        for call in mine:  # beside a call in training mode: an attack, a teacher
+            if call.training or id(call.root) not in trained:
+                self._judge_mode(call)
         self.w.probes.stepped(mine)
         if track is not None and track.seen.looked == 3:
             with self.w.own_time("checkpoints"):

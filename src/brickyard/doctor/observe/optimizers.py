@@ -152,7 +152,9 @@ class Optimizers:
                 if k in ("lr", "weight_decay", "eps", "betas", "momentum", "maximize")
             }
             facts["params"] = len(params)
-            facts["dtypes"] = sorted({str(p.dtype) for p in params})
+            # others may compute in float32, whatever the weights are kept in
+            by_torch = type(optimizer).__module__.startswith("torch.optim")
+            facts["dtypes"] = sorted({str(p.dtype) for p in params}) if by_torch else []
             seen.groups.append(facts)
             if params and not any(p.requires_grad for p in params):
                 seen.frozen_groups.append(i)
@@ -227,6 +229,8 @@ class Optimizers:
     def _finite(self, track: Track) -> None:
         """Look at a few gradients for NaN and infinity; at all of them when one is bad."""
         step = track.seen.steps
+        if getattr(track.ref(), "found_inf", None) is not None:
+            return  # loss scaling left it to the optimizer to skip the step
         # NaN flows to the first layers, so that one gradient tells; the others now and then
         for i, p in enumerate(track.witnesses if step % 8 == 0 else track.witnesses[:1]):
             grad = p.grad
@@ -311,6 +315,8 @@ class Optimizers:
 
     def _look_after(self, track: Track, optimizer: Optimizer) -> None:
         changed, could = False, False
+        if float(getattr(optimizer, "found_inf", None) or 0.0):
+            track.before = []  # it was told to skip this step
         with torch.no_grad():
             for seen, p, values, grad, rate in track.before:
                 if track.closure:  # its gradients came during the step
@@ -324,7 +330,7 @@ class Optimizers:
                 if grad is not None and rate > 0.0 and bool(grad.any()):
                     could = True
                     seen.stuck += not any_moved
-                if any_moved and p.ndim >= 2:
+                if any_moved and p.ndim >= 2 and not track.closure:  # one step may be many
                     size = float(values.float().norm())
                     if size > 0.0:
                         ratio = float((now - values).float().norm()) / size
