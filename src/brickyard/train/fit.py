@@ -199,14 +199,12 @@ def _check_width(output: Any, task: Task, model: str, data: Data) -> None:
 
     Fewer would only be noticed at the first label beyond them, and more not at all.
     """
-    scores = isinstance(output, Tensor) and output.ndim == 2
-    if task.name in ("classification", "multi_label") and scores:
-        if output.shape[1] != task.outputs:
-            raise RecipeError(
-                f"model: {model} gives {output.shape[1]} outputs a sample, and {task.name} on "
-                f"{data.name} takes {task.outputs}; build it with the number that it is given as "
-                "outputs"
-            )
+    told = task.name in ("classification", "multi_label") and isinstance(output, Tensor)
+    if told and output.ndim == 2 and output.shape[1] != task.outputs:
+        raise RecipeError(
+            f"model: {model} gives {output.shape[1]} outputs a sample, and {task.name} on "
+            f"{data.name} takes {task.outputs}; build it with the number that it is given as outputs"
+        )
 
 
 @contextmanager
