@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from brickyard.doctor.observe.watcher import Watcher
 
 _CLIPS = ("clip_grad_norm_", "clip_grad_value_")
+#: Modules that are not the user's.
+_OTHERS: set[str] = set()
 _RESTARTING = ("CosineAnnealingWarmRestarts", "CyclicLR", "LambdaLR", "MultiplicativeLR")
 
 
@@ -63,12 +65,14 @@ class Calls:
 
         from brickyard.doctor.observe.places import USER, _level
 
-        for module in list(sys.modules.values()):
+        for name in sys.modules.keys() - _OTHERS:
+            module = sys.modules.get(name)
             file = getattr(module, "__file__", None)
-            main = getattr(module, "__name__", "") == "__main__"
-            if main or (file and _level(file) == USER):
-                for name, original in originals.items():
-                    patches.rebind(vars(module), original, torch.nn.utils, name)
+            if module is None or name != "__main__" and (not file or _level(file) != USER):
+                _OTHERS.add(name)  # thousands, and the next watcher need not ask again
+                continue
+            for function, original in originals.items():
+                patches.rebind(vars(module), original, torch.nn.utils, function)
 
     # -- clipping ------------------------------------------------------------------------------
     def _patched_clip(self, original: Any) -> Any:

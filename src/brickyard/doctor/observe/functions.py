@@ -144,7 +144,7 @@ class Functions:
             What :func:`put_back` gets afterwards.
         """
         mode = self._mode
-        if mode is None or mode.inside or overrides._get_current_function_mode() is not mode:
+        if mode is None or mode.inside or (_stack()[0] or [None])[-1] is not mode:
             return None
         overrides._pop_mode()
         mode.inside += 1

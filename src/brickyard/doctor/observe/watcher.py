@@ -24,7 +24,7 @@ from brickyard.doctor.observe.calls import Calls
 from brickyard.doctor.observe.data import Data
 from brickyard.doctor.observe.evaluations import Evaluations
 from brickyard.doctor.observe.forward import Forwards, Root
-from brickyard.doctor.observe.functions import Functions
+from brickyard.doctor.observe.functions import Functions, put_back
 from brickyard.doctor.observe.optimizers import Optimizers
 from brickyard.doctor.observe.patches import Patches
 from brickyard.doctor.observe.places import user_place
@@ -50,7 +50,7 @@ if hasattr(os, "register_at_fork"):
 class _Own:
     """Guard a block of our own code; a class, since generators cost microseconds more."""
 
-    __slots__ = ("begun", "busy", "name", "watcher")
+    __slots__ = ("begun", "busy", "lifted", "name", "watcher")
 
     def __init__(self, watcher: Watcher, name: str) -> None:
         self.watcher = watcher
@@ -60,9 +60,12 @@ class _Own:
         self.busy = self.watcher.busy
         self.watcher.busy = True
         self.begun = perf_counter()
+        # reading tensors is full of calls, and each takes twice as long under a mode
+        self.lifted = None if self.busy else self.watcher.functions.lift()
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         watcher = self.watcher
+        put_back(self.lifted)
         watcher.busy = self.busy
         if not self.busy:
             watcher.own += perf_counter() - self.begun
