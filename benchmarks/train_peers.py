@@ -38,7 +38,7 @@ from brickyard.train.progress import ProgressLines
 from brickyard.train.setup import build_setup
 
 PEERS = {"lightning": "lightning", "skorch": "skorch", "fastai": "fastai.learner"}
-#: What the issue asks for: on digits against the hand loop, and in geometric mean over all cases.
+#: What must hold: on digits against the hand loop, and in geometric mean over all cases.
 WANTED = {"hand": 1.4, "lightning": 1.5, "skorch": 1.3, "fastai": 1.3}
 LR, DECAY = 1e-3, 0.01
 
