@@ -68,7 +68,7 @@ class Calls:
         for name in sys.modules.keys() - _OTHERS:
             module = sys.modules.get(name)
             file = getattr(module, "__file__", None)
-            if module is None or name != "__main__" and (not file or _level(file) != USER):
+            if module is None or (name != "__main__" and (not file or _level(file) != USER)):
                 _OTHERS.add(name)  # thousands, and the next watcher need not ask again
                 continue
             for function, original in originals.items():
