@@ -118,7 +118,11 @@ MISTAKES = [
     ("schedule: [{name: warmup}]", r"schedule.0 .*warmup needs steps"),
     ("schedule: [{name: warmup, kind: up, steps: 1}]", r"schedule.0.kind .*'linear' \| 'exp"),
     ("metrics: [accuracy, accurracy]", r"metrics.1 .*'accurracy'; did you mean 'accuracy'"),
-    ("loss: adamw", r"loss \(line 2\): no loss is called 'adamw'"),
+    (
+        "loss: adamw",
+        r"loss \(line 2\): no loss is called 'adamw'.* is a brick of the kind optimizer",
+    ),
+    ("regularizers: dropout", r"no regularizer is called 'dropout'.* of the kind dropout"),
     ("model: {target: my_model}", r"model.target .*'package.module:object'; got 'my_model'"),
     ("model: {target: 'no.such:thing'}", r"model.target .*cannot import 'no.such'"),
     ("model: {target: 'math:sine'}", r"model.target .*no 'sine'; did you mean"),

@@ -203,7 +203,7 @@ def _check_width(output: Any, task: Task, model: str, data: Data) -> None:
     if told and output.ndim == 2 and output.shape[1] != task.outputs:
         raise RecipeError(
             f"model: {model} gives {output.shape[1]} outputs a sample, and {task.name} on "
-            f"{data.name} takes {task.outputs}; build it with the number that it is given as outputs"
+            f"{data.name} takes {task.outputs}; build it with the number given as outputs"
         )
 
 

@@ -157,7 +157,9 @@ def fill(component: Component, kind: str, path: str, origins: dict[str, str]) ->
         try:
             card = catalog.get(component.name, kind)
         except CatalogError as error:
-            raise _PathError(path, str(error)) from None
+            others = {card.kind for card in catalog.shelf() if component.name == card.key}
+            also = f"; {component.name!r} is a brick of the kind {', '.join(sorted(others))}"
+            raise _PathError(path, f"{error}{also if others else ''}") from None
         missing = [need for need in card.needs if importlib.util.find_spec(need) is None]
         if missing:
             raise _PathError(
