@@ -20,6 +20,8 @@ from brickyard.errors import CatalogError, near
 
 CATALOG = Path(__file__).with_name("catalog.json")
 GUIDES = Path(__file__).with_name("guides")
+#: Modules that are run, or that Python takes from a path of their own; importing them acts.
+_RUN = ("__main__", "sitecustomize", "brickyard_hook")
 #: Guides that are not about a category of bricks.
 TOPICS = {
     "training": "What a recipe may say, what a run does, keeps and survives; one process or many",
@@ -150,7 +152,7 @@ def live_cards(package: str = "brickyard") -> list[Card]:
 def _modules(package: str) -> Iterator[str]:
     root = importlib.import_module(package)
     for module in pkgutil.walk_packages(root.__path__, f"{package}."):
-        if not module.name.endswith("__main__"):
+        if module.name.rpartition(".")[2] not in _RUN:
             yield module.name
 
 
