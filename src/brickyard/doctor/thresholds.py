@@ -68,8 +68,8 @@ DEAD_MOST = 0.9
 #: First loss over that of a model without knowledge. Above: against equal scores (ln C, ln 2) or
 #: answers of zero (mean square of the targets). The entropy of rare labels, or the variance of
 #: targets far from zero, is lower: every healthy start would exceed it, so those count for losses
-#: that are too low alone. Information only: tied embeddings of unit size, scores that are distances or
-#: divided by a small temperature, and targets of tiny scale start far above and learn well.
+#: that are too low alone. Information only: tied embeddings of unit size, scores that are distances
+#: or divided by a small temperature, and targets of tiny scale start far above and learn well.
 INIT_LOSS = (0.5, 3.0)
 #: Loss of a batch in evaluation mode over training mode; small batches reach 2.
 EVAL_GAP = 3.0
