@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from statistics import fmean, pstdev
+from statistics import fmean
 
 from brickyard.doctor import thresholds as T
 from brickyard.doctor.checks.card import Say, check
@@ -224,7 +224,8 @@ def _better(seen: Seen, site: EvaluationSeen, loss: LossSeen, series: Series) ->
         losses = _between(series, one.step, following.step)
         if len(losses) < 8:
             return
-        mean, spread = fmean(losses), pstdev(losses)
+        mean = fmean(losses)
+        spread = math.sqrt(fmean((x - mean) ** 2 for x in losses))  # pstdev takes 50 times as long
         error = spread * math.sqrt(1 / len(losses) + size / max(one.rows, 1))
         clear = mean - one.loss > T.BETTER_ERRORS * error
         count = count + 1 if clear and one.loss < (1.0 - T.BETTER) * mean else 0

@@ -64,9 +64,11 @@ class Samples:
         if not isinstance(index, list) or len(index) != x.shape[0] or not follows(info.ref()):
             return
         if info.seen.iterations == 1:
-            for i, row in zip(index, x, strict=True):
-                if len(info.kept) < T.PROBES and isinstance(i, int):
-                    info.kept.setdefault(i, row.detach().clone())
+            for row, i in enumerate(index):
+                if len(info.kept) >= T.PROBES:
+                    return
+                if isinstance(i, int):
+                    info.kept.setdefault(i, x[row].detach().clone())
             return
         for row, i in enumerate(index):
             before = info.kept.get(i)
