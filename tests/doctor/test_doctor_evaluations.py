@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
-from brickyard.doctor.observe.record import LoaderSeen, ModuleSeen, Round
+from brickyard.doctor.observe.record import LoaderSeen, ModuleSeen, Round, Seen
 
 
 # -- 17 val-shuffled-or-augmented ----------------------------------------------------------------
@@ -348,3 +348,11 @@ def test_averages_that_nobody_uses():
     assert said.evidence.startswith("AveragedModel was updated in training 8 times and never")
     for use in ("call", "inner", "save"):
         assert watched("generalisation", averaged, use) == [], use
+
+
+def test_a_step_belongs_to_the_epoch_that_it_ended():
+    """The evaluation after an epoch, and what it leaves behind, are of that epoch."""
+    seen = Seen()
+    assert seen.epoch_of(0) == 0
+    seen.epoch_steps = [0, 44, 88]
+    assert [seen.epoch_of(step) for step in (0, 1, 44, 45, 88, 89)] == [1, 1, 1, 2, 2, 3]

@@ -158,7 +158,8 @@ class Session:
         seen = watcher.seen
         findings: dict[tuple[str, str, str, int], Finding] = {}
         for finding in judge(seen, watcher.problem):
-            first = self._times.setdefault(finding.key, (finding.step or seen.step, seen.epoch))
+            step = finding.step or seen.step
+            first = self._times.setdefault(finding.key, (step, seen.epoch_of(step)))
             findings.setdefault(finding.key, finding.at(*first))
         self._findings = findings
 

@@ -228,6 +228,11 @@ class Seen:
         one.last_step = now
         return one
 
+    def epoch_of(self, step: int) -> int:
+        """Return the pass over the training data that a step belonged to, from 1; 0 for none."""
+        begun = sum(first < step for first in self.epoch_steps)
+        return max(begun, min(1, len(self.epoch_steps)))
+
     def of(self, kind: str) -> list[Note]:
         """Return the notes of a kind, in the order of their first time."""
         return list(self.notes.get(kind, {}).values())
