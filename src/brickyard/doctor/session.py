@@ -53,6 +53,7 @@ class Session:
         self._times: dict[tuple[str, str, str, int], tuple[int, int]] = {}
         self._undo: Callable[[], None] | None = None
         self._merged = Merged([])
+        self._last: Report | None = None  # what was said at the end
 
     def open(self) -> None:
         """Begin: at once when torch is imported, otherwise as soon as it is."""
@@ -94,9 +95,10 @@ class Session:
         if self._seconds is None:
             self._seconds = perf_counter() - self._begun
         self._merged = self.children.merged()
-        report = self.report()
+        self._last = None
+        self._last = self.report()
         self.children.remove()
-        return report
+        return self._last
 
     def report(self, judge: bool = True) -> Report:
         """Return what is known so far.
@@ -104,6 +106,8 @@ class Session:
         Args:
             judge: look at all that was seen once more; False takes the last judgement.
         """
+        if self._last is not None:
+            return self._last
         seconds = self._seconds
         if seconds is None:
             seconds = perf_counter() - self._begun

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable
 from statistics import fmean
 
@@ -134,8 +135,8 @@ def _varied(labels: dict[int, int], facts: dict[str, object]) -> bool:
 
 def _between(series: Series, begin: int, end: int) -> list[float]:
     """Return the training losses of the steps between two evaluations."""
-    pairs = zip(series.steps, series.values, strict=True)
-    return [v for s, v in pairs if begin <= s < end and v - v == 0.0]
+    first, last = bisect_left(series.steps, begin), bisect_left(series.steps, end)
+    return [v for v in series.values[first:last] if v - v == 0.0]
 
 
 def _at_chance(site: EvaluationSeen, loss: LossSeen, series: Series) -> Iterable[Say]:

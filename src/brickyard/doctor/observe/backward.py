@@ -36,7 +36,7 @@ class Backwards:
 
     def __init__(self, watcher: Watcher) -> None:
         self.w = watcher
-        self.series: dict[tuple[Any, int], Series] = {}
+        self.series: dict[tuple[str, int], Series] = {}
         self.last_value: float | None = None
         self.last_place: Place = NOWHERE
         self.last_node: Any = None
@@ -56,13 +56,13 @@ class Backwards:
             w = self.w
             if not w.active or w.busy or transformed():
                 return original(*args, **kwargs)
-            loss = site = None
+            loss = series = None
             with w.own_time("backward"):
-                loss, site = self._before(args, kwargs)
+                loss, series = self._before(args, kwargs)
             original(*args, **kwargs)
             if w.deep or not self._leak_done or not w.optimizers.tracks or w.data.fresh():
                 with w.own_time("backward"):
-                    self._after(loss, site)
+                    self._after(loss, series)
 
         return backward
 
@@ -107,15 +107,19 @@ class Backwards:
 
     def _count(self, loss: torch.Tensor, frame: FrameType | None) -> Series:
         """Add a loss to the series of its line."""
-        self.w.evaluations.close()
-        key = (frame.f_code, frame.f_lineno) if frame is not None else (None, 0)
+        if self.w.evaluations.open:
+            self.w.evaluations.close()
+        # by the name of the file: the hash of code is that of all its names and constants
+        key = (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("", 0)
         series = self.series.get(key)
         if series is None:
             series = self.series[key] = Series(place_of(user_frame(3)))
             self.w.seen.series[key] = series
         self.w.seen.backwards += 1
         if loss.numel() == 1 and not (loss.is_cuda and self.w.seen.backwards % 50):
-            value = loss.detach().item() / self.w.calls.scale_of(loss)
+            value = loss.item()
+            if self.w.calls.scaled:
+                value /= self.w.calls.scale_of(loss)
             series.values.append(value)
             series.steps.append(self.w.seen.step)
             self.last_value = value
@@ -176,6 +180,12 @@ class Backwards:
             self.w.forwards.stepped(None)
             self.w.tick()
 
+    def counted(self) -> None:
+        """Hear that an optimizer steps after all: what was counted before it were no steps."""
+        self.manual, self.w.seen.step = False, 0
+        for series in self.series.values():
+            series.steps[:] = [0] * len(series.steps)
+
     # -- graphs that stay alive ----------------------------------------------------------------
     def _follow(self, loss: torch.Tensor) -> None:
         """Hang a token on the top of the loss's graph, and count the tokens still alive later."""
@@ -232,7 +242,3 @@ class Backwards:
             if name in names:
                 return name, self.w.functions.line_of(name), reason
         return "", NOWHERE, ""
-
-    def release(self) -> None:
-        """Let go of the last graph."""
-        self.last_node = None

@@ -15,7 +15,7 @@ from brickyard.doctor.observe.record import Place, SchedulerSeen
 from brickyard.doctor.observe.tensors import any_nonzero
 
 if TYPE_CHECKING:
-    from brickyard.doctor.observe.optimizers import Track
+    from brickyard.doctor.observe.track import Track
     from brickyard.doctor.observe.watcher import Watcher
 
 _CLIPS = ("clip_grad_norm_", "clip_grad_value_")
@@ -223,11 +223,6 @@ class Calls:
             seen.first_epoch += 1
         if seen.horizon and not seen.over_step and seen.calls > 1.5 * seen.horizon:
             seen.over_step = self.w.seen.step
-
-    def stepped(self, track: Track) -> None:
-        """Hear of the end of an optimizer's step."""
-        self.unscaled_any = False
-        self.w.backwards.release()
 
     # -- modes and averages --------------------------------------------------------------------
     def _patched_train(self, original: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from brickyard.doctor.observe.workers import Collate, read_workers
 if TYPE_CHECKING:
     from brickyard.doctor.observe.watcher import Watcher
 
+#: Passes over a loader's data that are compared with each other.
+PASSES = 3
 _MOST_ROWS = 30_000
 _FEATURES = 512
 
@@ -58,6 +61,7 @@ class Data:
         self._collates: list[Collate] = []
         self.samples = Samples(watcher)
         self._followed: set[type] = set()
+        self._latest: tuple[Callable[[], Any], Loader | None] = (lambda: None, None)
 
     def install(self, patches: Patches) -> None:
         """Patch the iteration of data loaders."""
@@ -79,7 +83,10 @@ class Data:
                 return original(loader)
             collate = None
             with w.own_time("data"):
-                if loader.num_workers > 1 and loader not in self.loaders:
+                known = self.loaders.get(loader)
+                if known is None or known.seen.iterations < PASSES:
+                    self.samples.wanted = True  # workers are given indices before it returns
+                if loader.num_workers > 1 and known is None:
                     collate = Collate(loader)
             try:
                 if collate is not None:
@@ -103,8 +110,8 @@ class Data:
             w = self.w
             if not w.active or w.busy:
                 return original(iterator)
-            info = self.iterators.get(iterator)
-            mode = w.functions.lift()
+            info = self._of(iterator)
+            mode = w.functions.lift() if w.functions.mode is not None else None
             try:
                 batch = original(iterator)
             except StopIteration:
@@ -113,17 +120,25 @@ class Data:
                         self._ended(info)
                 raise
             finally:
-                put_back(mode)
+                if mode is not None:
+                    put_back(mode)
             if info is not None:
                 self.last = (info, batch)
                 info.seen.batches += 1
-                index = self.samples.given(iterator)
-                if info.seen.iterations <= 3:
+                if info.seen.iterations <= PASSES:
                     with w.own_time("data"):
-                        self._look(info, batch, index)
+                        self._look(info, batch, self.samples.given(iterator))
             return batch
 
         return following
+
+    def _of(self, iterator: Any) -> Loader | None:
+        """Return the loader of an iterator; mostly that of the batch before."""
+        ref, info = self._latest
+        if ref() is not iterator:
+            info = self.iterators.get(iterator)
+            self._latest = weakref.ref(iterator), info
+        return info
 
     def _began(self, loader: Any, iterator: Any) -> None:
         info = self.loaders.get(loader)
@@ -147,6 +162,9 @@ class Data:
             self.w.seen.loaders.append(seen)
         info.seen.iterations += 1
         info.order = 0
+        self.samples.wanted = any(
+            i.seen.iterations <= PASSES and i.ref() is not None for i in self.known
+        )
         if not info.seen.training and self.main is not None:
             self.w.evaluations.begin()
             self.w.swaps.evaluating()
@@ -195,8 +213,12 @@ class Data:
         step = max(1, flat.shape[1] // _FEATURES)
         flat = flat[:, ::step][:, :_FEATURES].contiguous()
         if flat.is_floating_point():
-            kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()]
-            flat = (flat + 0.0).view(kind)
+            flat = flat + 0.0  # -0 is 0
+        size = flat.element_size()
+        if size < 8 and flat.shape[1] * size % 8 == 0:  # several in one
+            flat = flat.view(torch.int64)
+        elif flat.is_floating_point():
+            flat = flat.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[size])
         values = flat.to(torch.int64)
         if self._weights is None:
             own = torch.Generator().manual_seed(20)
@@ -223,8 +245,8 @@ class Data:
     def _entropy(self, info: Loader) -> None:
         size = max(c.numel() for c in info.entropies)
         table = torch.stack([_padded(c, size) for c in info.entropies]).double()
-        info.seen.batch_entropy = [_entropy(row) for row in table]
-        info.seen.facts["entropy"] = _entropy(table.sum(0))
+        info.seen.batch_entropy = _entropies(table)
+        info.seen.facts["entropy"] = _entropies(table.sum(0, keepdim=True))[0]
         info.seen.labels = {i: int(n) for i, n in enumerate(table.sum(0).tolist()) if n}
         info.seen.facts["repeats"] = info.seen.batches
         info.entropies = []
@@ -300,9 +322,10 @@ def _padded(counts: torch.Tensor, size: int) -> torch.Tensor:
     return torch.nn.functional.pad(counts, (0, size - counts.numel()))
 
 
-def _entropy(counts: torch.Tensor) -> float:
-    share = counts[counts > 0] / counts.sum()
-    return float(-(share * share.log()).sum())
+def _entropies(counts: torch.Tensor) -> list[float]:
+    """Return the entropy of every row."""
+    share = counts / counts.sum(1, keepdim=True)
+    return torch.special.entr(share).sum(1).tolist()
 
 
 def _same_data(one: Any, two: Any) -> bool:

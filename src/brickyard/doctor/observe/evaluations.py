@@ -77,7 +77,7 @@ class Evaluations:
         if loader is None:
             return
         frame = user_frame(4)
-        line = (frame.f_code, frame.f_lineno) if frame is not None else (None, 0)
+        line = (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("", 0)
         key = (name, line, loader)
         site = self.w.seen.evaluations.get(key)
         if site is None:

@@ -19,7 +19,7 @@ from brickyard.doctor.observe.record import NOWHERE, Place
 from brickyard.doctor.observe.tensors import finite, first_tensor, tensors, transformed
 
 if TYPE_CHECKING:
-    from brickyard.doctor.observe.optimizers import Track
+    from brickyard.doctor.observe.track import Track
     from brickyard.doctor.observe.watcher import Watcher
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -69,7 +69,7 @@ class Forwards:
         self._current: Call | None = None
         self._handles: list[Any] = []
         self._chains = Chains()
-        self._evaluated, self._pending = 0, False
+        self._evaluated, self.pending = 0, False
 
     def install(self, patches: Patches) -> None:
         """Hook the registration of parameters and modules."""
@@ -312,15 +312,15 @@ class Forwards:
         """Hear that a module's mode is set."""
         self.w.functions.sweep()
         if not mode and id(module) in self.roots:
-            self._pending = True
+            self.pending = True
             with self.w.own_time("evaluation"):
                 self.w.evaluations.begin()
                 self.w.swaps.evaluating()
 
     def stepped(self, track: Track | None) -> None:
         """Hear of the end of a step (of a backward pass where no optimizer steps)."""
-        if self._pending:
-            self._pending = False
+        if self.pending:
+            self.pending = False
             self._evaluated += 1
             if self._evaluated <= T.EPOCHS_LOOKED or self.w.share < T.SHARE:
                 self.w.look_for(T.WINDOW)

@@ -73,7 +73,7 @@ class _Mode(overrides.TorchFunctionMode):
             result = func(*args, **kwargs)
         finally:
             self.inside -= 1
-        if owner._mode is self and not owner.w.busy:
+        if owner.mode is self and not owner.w.busy:
             name = getattr(func, "__name__", "")
             if owner.averages.where and not transformed():
                 with owner.w.own_time("averages"):
@@ -90,8 +90,8 @@ class Functions:
 
     def __init__(self, watcher: Watcher) -> None:
         self.w = watcher
-        self._mode: _Mode | None = None
-        self._retired: _Mode | None = None
+        self.mode: _Mode | None = None
+        self.retired: _Mode | None = None  # off, but still on torch's stack
         self._depth = 0
         self.means: dict[int, weakref.ref[torch.Tensor]] = {}
         self.recent: list[losses.LossCall] = []
@@ -120,12 +120,12 @@ class Functions:
             closely: at everything; False: at the losses of an evaluation.
         """
         self.table = self.handlers if closely else self._evaluation
-        if on and self._mode is None:
-            self._mode, self._retired = self._retired, None
-            if self._mode is None:
+        if on and self.mode is None:
+            self.mode, self.retired = self.retired, None
+            if self.mode is None:
                 self._enter()
-        elif not on and self._mode is not None:
-            self._mode, self._retired = None, self._mode
+        elif not on and self.mode is not None:
+            self.mode, self.retired = None, self.mode
             self.sweep()
 
     def _enter(self) -> None:
@@ -134,8 +134,8 @@ class Functions:
         except AttributeError as error:
             self.w.problem("functions", error)
             return
-        self._depth, self._mode = depth, _Mode(self)
-        self._mode.__enter__()
+        self._depth, self.mode = depth, _Mode(self)
+        self.mode.__enter__()
 
     def lift(self) -> _Mode | None:
         """Take the mode off for a while, when it is on top; reading data is full of functions.
@@ -143,7 +143,7 @@ class Functions:
         Returns:
             What :func:`put_back` gets afterwards.
         """
-        mode = self._mode
+        mode = self.mode
         if mode is None or mode.inside or (_stack()[0] or [None])[-1] is not mode:
             return None
         overrides._pop_mode()
@@ -155,10 +155,10 @@ class Functions:
 
         ``loss.backward()`` is a function like others: while it runs, torch holds the modes itself.
         """
-        mode = self._retired
+        mode = self.retired
         if mode is None or mode.inside:
             return
-        self._retired = None
+        self.retired = None
         stack, pop, push = _stack()
         if stack and stack[-1] is mode:
             mode.__exit__(None, None, None)
@@ -291,8 +291,10 @@ class Functions:
             return
         seen = self._activation(name, result)
         unit = result.ndim - 1 if result.ndim == 3 else 1
-        others = [d for d in range(result.ndim) if d != unit]
-        fired = (result.detach() > 0).amax(dim=others).cpu()
+        values = result.detach()
+        if values.ndim > 3:  # the largest value first: many times as fast as one of truth values
+            values = values.flatten(2).amax(2)
+        fired = (values.amax([d for d in range(values.ndim) if d != unit]) > 0).cpu()
         same = seen.alive is not None and seen.alive.shape == fired.shape
         seen.alive = (seen.alive | fired) if same else fired
         seen.looks = seen.looks + 1 if same else 1

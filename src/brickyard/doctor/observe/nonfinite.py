@@ -9,7 +9,7 @@ import torch
 from brickyard.doctor.observe.tensors import finite
 
 if TYPE_CHECKING:
-    from brickyard.doctor.observe.optimizers import Track
+    from brickyard.doctor.observe.track import Track
     from brickyard.doctor.observe.watcher import Watcher
 
 #: Functions whose derivative is infinite or undefined somewhere they can be evaluated.

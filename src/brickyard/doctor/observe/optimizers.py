@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +18,9 @@ from brickyard.doctor.observe.nonfinite import explain
 from brickyard.doctor.observe.patches import Patches
 from brickyard.doctor.observe.places import user_place
 from brickyard.doctor.observe.record import NOWHERE, OptimizerSeen, ParamSeen, Place
-from brickyard.doctor.observe.tensors import any_nonzero, dense, same_rows, sample
+from brickyard.doctor.observe.swaps import REPLICA_STEPS
+from brickyard.doctor.observe.tensors import any_nonzero, dense, length, same_rows, sample
+from brickyard.doctor.observe.track import Track
 
 if TYPE_CHECKING:
     from brickyard.doctor.observe.watcher import Watcher
@@ -27,29 +28,6 @@ if TYPE_CHECKING:
 
 #: Steps of which single numbers are kept.
 _MOST_STEPS = 65536
-
-
-class Track:
-    """Follow one optimizer from step to step."""
-
-    def __init__(self, optimizer: Optimizer, seen: OptimizerSeen) -> None:
-        self.ref = weakref.ref(optimizer)
-        self.seen = seen
-        self.events: list[order.Event] = []
-        self.whole = False  # the interval was looked at from its beginning
-        self.nested = False
-        self.witnesses: list[torch.Tensor] = []
-        self.before: list[tuple[ParamSeen, Any, Any, Any, float]] = []
-        self.stale = False
-        self.closure = False
-        self.signature: list[tuple[int, int]] | None = None
-
-    @property
-    def params(self) -> Iterator[torch.Tensor]:
-        """Iterate over the optimizer's parameters."""
-        optimizer = self.ref()
-        for group in optimizer.param_groups if optimizer is not None else ():
-            yield from group["params"]
 
 
 class Optimizers:
@@ -62,8 +40,9 @@ class Optimizers:
         self.made = weakref.WeakKeyDictionary()
         self.params: dict[int, tuple[weakref.ref[torch.Tensor], ParamSeen]] = {}
         self.cycle: set[int] = set()
-        self.depth = 0
+        self._under: list[int] = []
         self.stepped_since_backward: list[Track] = []
+        self._lifted: Any = None
 
     def install(self, patches: Patches) -> None:
         """Hook steps and patch construction and ``zero_grad``."""
@@ -132,83 +111,87 @@ class Optimizers:
         self.w.seen.optimizers.append(seen)
         track = self.tracks[id(optimizer)] = Track(optimizer, seen)
         track.nested = self.depth > 1
-        self._describe(track, optimizer)
+        track.describe(optimizer)
         small = sorted((p for p in track.params if p.is_floating_point()), key=lambda p: p.numel())
         ordered = [p for p in track.params if p.numel() <= 65536]
-        track.witnesses = [*{id(p): p for p in [*ordered[:1], *ordered[-1:], *small[:1]]}.values()]
+        # of the first layer's weights and bias the bias: both have NaN, and it is read faster
+        first = sorted(ordered[:2], key=lambda p: p.ndim)[:1]
+        track.witnesses = [*{id(p): p for p in [*first, *ordered[-1:], *small[:1]]}.values()]
         if self.w.seen.step > T.FIRST_STEPS:
             self.w.look_for(T.FIRST_STEPS)
         return track
 
-    def _describe(self, track: Track, optimizer: Optimizer) -> None:
-        seen = track.seen
-        seen.groups = []
-        seen.frozen_groups = []
-        for i, group in enumerate(optimizer.param_groups):
-            params = group["params"]
-            facts = {
-                k: float(v) if isinstance(v, torch.Tensor) and v.numel() == 1 else v
-                for k, v in group.items()
-                if k in ("lr", "weight_decay", "eps", "betas", "momentum", "maximize")
-            }
-            facts["params"] = len(params)
-            # others may compute in float32, whatever the weights are kept in
-            by_torch = type(optimizer).__module__.startswith("torch.optim")
-            facts["dtypes"] = sorted({str(p.dtype) for p in params}) if by_torch else []
-            seen.groups.append(facts)
-            if params and not any(p.requires_grad for p in params):
-                seen.frozen_groups.append(i)
-
     # -- steps ---------------------------------------------------------------------------------
+    @property
+    def depth(self) -> int:
+        """Return how many steps are under way, one within the other."""
+        return len(self._under)
+
+    def _left(self, optimizer: Optimizer) -> None:
+        """Forget a step, with those within it: it ended, or an exception ended it unheard."""
+        if id(optimizer) in self._under:
+            del self._under[self._under.index(id(optimizer)) :]
+        if not self._under and self._lifted is not None:
+            self.w.lifted(self._lifted)
+            self._lifted = None
+
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         w = self.w
         if not w.active or w.busy:
             return
-        self.depth += 1
+        closure = (len(args) > 1 and args[1] is not None) or kwargs.get("closure") is not None
         with w.own_time("optimizers"):
+            if w.functions.retired is not None:
+                w.functions.sweep()
+            if self._under or self._lifted is not None:
+                self._left(optimizer)
+            self._under.append(id(optimizer))
             track = self.find(optimizer) or self.meet(optimizer)
-            closure = (len(args) > 1 and args[1] is not None) or kwargs.get("closure") is not None
             if not closure:
                 self._finite(track)
             if w.swaps.pending or w.swaps.after:
                 w.swaps.before_step(track)
             if w.deep and self.depth == 1:
                 self._look_before(track, bool(closure))
+                if not closure:  # what is called within a step is no call of the user's
+                    self._lifted = w.lifted()
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         w = self.w
         if not w.active or w.busy:
             return
-        self.depth = max(0, self.depth - 1)
-        if self.depth:
-            return
         new = False
         with w.own_time("optimizers"):
+            self._left(optimizer)
             track = self.find(optimizer)
-            if track is None:
+            if track is None or self._under:
                 return
             track.seen.steps += 1
             new = not self.cycle or track.seen.index in self.cycle
             if new:
                 self.cycle = {track.seen.index}
                 if w.backwards.manual:
-                    w.backwards.manual, w.seen.step = False, 0
+                    w.backwards.counted()
                 w.seen.step += 1
             else:
                 self.cycle.add(track.seen.index)
             if track.seen.steps < _MOST_STEPS:
                 groups = optimizer.param_groups
-                rates = [g.get("lr", 0.0) for g in groups] if len(groups) > 1 else ()
-                rate = max(rates) if rates else groups[0].get("lr", 0.0)
+                rate = groups[0].get("lr", 0.0)
+                if len(groups) > 1:
+                    rate = max(g.get("lr", 0.0) for g in groups)
                 track.seen.rates.append(float(rate))
             if w.deep:
                 self._double(track)
                 self._look_after(track, optimizer)
             track.events.clear()
             track.whole = w.deep
-            w.calls.stepped(track)
-            w.swaps.stepped(track)
-            w.forwards.stepped(track)
+            w.calls.unscaled_any = False
+            w.backwards.last_node = None  # let go of the last graph
+            if track.seen.steps <= REPLICA_STEPS:
+                w.swaps.stepped(track)
+            if w.forwards.calls or w.forwards.pending:
+                w.forwards.stepped(track)
         if new:
             w.tick()
 
@@ -236,7 +219,8 @@ class Optimizers:
             grad = p.grad
             if grad is None or (grad.is_cuda and step % 48):
                 continue
-            grad = dense(grad)
+            if grad.is_sparse:
+                grad = dense(grad)
             value = self._norm(track, p, grad) if i == 0 else grad.sum().item()
             if value - value != 0.0:
                 explain(self.w, track)
@@ -244,21 +228,21 @@ class Optimizers:
 
     def _norm(self, track: Track, p: torch.Tensor, grad: torch.Tensor) -> float:
         """Return a gradient's norm, NaN or infinite when it is; of large ones, of a part."""
-        half = grad.dtype in (torch.float16, torch.bfloat16)
-        part = grad if grad.numel() <= T.GAUGE else grad.flatten()[: T.GAUGE]
-        norm = torch.linalg.vector_norm(part, dtype=torch.float32 if half else None).item()
+        part = grad.reshape(-1) if grad.ndim != 1 else grad
+        whole = part.numel() <= T.GAUGE
+        norm = length(part if whole else part[: T.GAUGE])
         if len(track.seen.norms) < _MOST_STEPS:
             if not track.seen.norms:
                 track.seen.gauge = id(p)
             track.seen.norms.append(norm)
-        return norm if part is grad else grad.sum().item()
+        return norm if whole else grad.sum().item()
 
     def _look_before(self, track: Track, closure: bool) -> None:
         optimizer = track.ref()
         if optimizer is None:
             return
         if track.seen.looked < 3 or not track.whole:
-            self._describe(track, optimizer)
+            track.describe(optimizer)
             self.w.forwards.name_parameters()
         self.w.ties.look()
         track.before = []
@@ -281,21 +265,22 @@ class Optimizers:
         if not closure:
             self.others()
 
-    def _state(self, seen: ParamSeen, p: torch.Tensor) -> torch.Tensor | None:
-        """Count whether a parameter has a gradient; returns a sample of it."""
+    def _state(self, seen: ParamSeen, p: torch.Tensor) -> bool | None:
+        """Count whether a parameter has a gradient; say whether a sample of it is not zero."""
         seen.looked += 1
         seen.trainable = p.requires_grad
         seen.ever_frozen |= not p.requires_grad
         if p.grad is None:
             seen.none += 1
             return None
-        if not any_nonzero(p.grad):
+        part = sample(dense(p.grad))
+        size = length(part) if part.numel() else 0.0
+        if size == 0.0 and not any_nonzero(p.grad):
             seen.zero += 1
         else:
             seen.grad += 1
         if p.ndim >= 2:
-            part = sample(dense(p.grad)).float()
-            seen.sizes.append(float(part.square().mean().sqrt()))
+            seen.sizes.append(size / max(part.numel(), 1) ** 0.5)
         if (
             p.ndim >= 2
             and p.shape[0] >= 2
@@ -304,7 +289,7 @@ class Optimizers:
         ):
             seen.rows += 1
             seen.same_rows += same_rows(p) and same_rows(dense(p.grad))
-        return None if p.grad.is_sparse else sample(p.grad).clone()
+        return None if p.grad.is_sparse else size != 0.0
 
     def others(self) -> None:
         """Count gradients of parameters that no optimizer holds."""
@@ -324,18 +309,17 @@ class Optimizers:
                 now = sample(p)
                 if now.shape != values.shape:
                     continue
-                moved = now != values
-                any_moved = bool(moved.any())
+                any_moved = not torch.equal(now, values)
                 changed |= any_moved
-                if grad is not None and rate > 0.0 and bool(grad.any()):
+                if grad and rate > 0.0:
                     could = True
                     seen.stuck += not any_moved
                 if any_moved and p.ndim >= 2 and not track.closure:  # one step may be many
-                    size = float(values.float().norm())
+                    size = length(values)
                     if size > 0.0:
-                        ratio = float((now - values).float().norm()) / size
+                        ratio = length(now - values) / size
                         track.seen.update_ratios.setdefault(seen.name, []).append(ratio)
-                elif could and p.ndim >= 2 and grad is not None and bool(grad.any()):
+                elif could and p.ndim >= 2 and grad:
                     track.seen.update_ratios.setdefault(seen.name, []).append(0.0)
         track.before = []
         track.seen.changed += changed

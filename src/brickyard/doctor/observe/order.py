@@ -12,7 +12,7 @@ from brickyard.doctor.observe.record import Place
 from brickyard.doctor.observe.tensors import dense
 
 if TYPE_CHECKING:
-    from brickyard.doctor.observe.optimizers import Track
+    from brickyard.doctor.observe.track import Track
     from brickyard.doctor.observe.watcher import Watcher
 
 

@@ -114,10 +114,11 @@ class Probes:
         if twin is None:
             return
         twin.eval()
+        asked = Asked(twin, call)
         for name in names:
             begun = perf_counter()
             with self.w.own_time(f"probe {name}"), untouched(), torch.no_grad():
-                _QUESTIONS[name](self.w, call, Asked(twin, call))
+                _QUESTIONS[name](self.w, call, asked)
             if perf_counter() - begun > _MOST_SECONDS:  # a large model: the others cost too much
                 call.root.probed.update(keys.values())
                 return
@@ -148,6 +149,21 @@ class Asked:
         self.args = with_tensors(call.args, lambda t: t.detach())
         self.kwargs = with_tensors(call.kwargs, lambda t: t.detach())
         self.given = [t for t in tensors((self.args, self.kwargs)) if t.ndim >= 1]
+        self.drops: list[tuple[str, float, Place]] = []
+        self._base: list[torch.Tensor | None] = []
+
+    def base(self) -> torch.Tensor | None:
+        """Return the output for the inputs as they are; one pass serves all questions."""
+        if not self._base:
+            with _Drops() as drops:
+                self._base.append(self())
+            self.drops = drops.met
+        return self._base[0]
+
+    def repeats(self) -> bool:
+        """Say whether the same inputs and random numbers give the same output once more."""
+        base, again = self.base(), self()
+        return base is not None and again is not None and torch.equal(base, again)
 
     def __call__(self, old: Any = None, new: Any = None, seed: int = 0) -> torch.Tensor | None:
         """Return the first output; with tensor ``old`` replaced by ``new`` among the inputs."""
@@ -200,17 +216,16 @@ def untouched() -> Iterator[None]:
 
 def _noise_in_evaluation(w: Watcher, call: Call, asked: Asked) -> None:
     """See whether two passes with other random numbers differ, and by which dropout."""
-    with _Drops() as drops:
-        one = asked(seed=1)
-    if one is None or not drops.met:
+    one = asked.base()
+    if one is None or not asked.drops:
         return
     two = asked(seed=2)
     if two is None or one.shape != two.shape:
         return
     change = questions.relative(one, two)
-    meant = all("training" in place.text for _, _, place in drops.met)
+    meant = all("training" in place.text for _, _, place in asked.drops)
     if change > 1e-5 and not meant:
-        name, p, place = next(m for m in drops.met if "training" not in m[2].text)
+        name, p, place = next(m for m in asked.drops if "training" not in m[2].text)
         w.seen.note("noise-in-eval", call.root.name, place or NOWHERE, change=change, by=name, p=p)
 
 

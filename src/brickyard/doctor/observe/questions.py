@@ -9,7 +9,7 @@ from torch import nn
 
 from brickyard.doctor import thresholds as T
 from brickyard.doctor.observe.losses import CLASSES, ELEMENTWISE
-from brickyard.doctor.observe.tensors import first_tensor, with_tensors
+from brickyard.doctor.observe.tensors import finite, first_tensor, with_tensors
 
 if TYPE_CHECKING:
     from brickyard.doctor.observe.forward import Call
@@ -43,15 +43,10 @@ def samples_mix(w: Watcher, call: Call, asked: Asked) -> None:
     x, count = given[0], given[0].shape[0]
     if any(t.shape[0] != count for t in given):
         return
-    base, again = asked(), asked()
-    if (
-        base is None
-        or base.ndim < 1
-        or base.shape[0] != count
-        or not bool(torch.isfinite(base).all())
-    ):
+    base = asked.base()
+    if base is None or base.ndim < 1 or base.shape[0] != count or count in base.shape[1:]:
         return
-    if again is None or not torch.equal(base, again) or count in base.shape[1:]:
+    if not finite(base):
         return
     other = next((i for i in range(1, count) if not torch.equal(x[i], x[0])), None)
     if other is None:
@@ -65,7 +60,7 @@ def samples_mix(w: Watcher, call: Call, asked: Asked) -> None:
     rest = (out - base).flatten(1 if base.ndim > 1 else 0)[1:]
     rest = rest.abs() if rest.ndim == 1 else rest.abs().amax(1)
     moved = int((rest > T.MIXING * size).sum())
-    if size > 0 and moved:
+    if size > 0 and moved and asked.repeats():
         change = float(rest.amax()) / size
         w.seen.note("batch-mixing", call.root.name, _line_of(model), batch=count, others=moved,
                     change=change)  # fmt: skip
@@ -114,10 +109,8 @@ def future_seen(w: Watcher, call: Call, asked: Asked) -> None:
     if tokens is None:
         return
     length = tokens.shape[1]
-    base, again = asked(), asked()
-    if base is None or again is None or not torch.equal(base, again) or base.ndim < 3:
-        return
-    if base.shape[:2] != tokens.shape:
+    base = asked.base()
+    if base is None or base.ndim < 3 or base.shape[:2] != tokens.shape:
         return
     cut = length // 2
     changed = tokens.clone()
@@ -128,6 +121,8 @@ def future_seen(w: Watcher, call: Call, asked: Asked) -> None:
     if out is None or out.shape != base.shape:
         return
     change = relative(base[:, :cut], out[:, :cut])
+    if change > T.MIXING and not asked.repeats():
+        return
     if change <= T.MIXING:
         w.seen.note("causal", call.root.name)
         return

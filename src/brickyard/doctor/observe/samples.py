@@ -27,6 +27,7 @@ class Samples:
     def __init__(self, watcher: Watcher) -> None:
         self.w = watcher
         self.asked: weakref.WeakKeyDictionary[Any, deque[Any]] = weakref.WeakKeyDictionary()
+        self.wanted = False  # some loader is in a pass that is compared
 
     def install(self, patches: Patches) -> None:
         """Patch where the iterators of loaders draw indices.
@@ -42,7 +43,7 @@ class Samples:
     def _patched(self, original: Any) -> Any:
         def next_index(iterator: Any) -> Any:
             index = original(iterator)
-            if self.w.active:
+            if self.wanted and self.w.active:
                 self.asked.setdefault(iterator, deque()).append(index)
             return index
 

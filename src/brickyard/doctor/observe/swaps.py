@@ -11,11 +11,13 @@ from brickyard.doctor.observe.functions import put_back
 from brickyard.doctor.observe.tensors import sample
 
 if TYPE_CHECKING:
-    from brickyard.doctor.observe.optimizers import Track
+    from brickyard.doctor.observe.track import Track
     from brickyard.doctor.observe.watcher import Watcher
 
 #: Evaluations closer to each other than this many steps are acting, not evaluating.
 _APART = 4
+#: First steps after which replicas are compared.
+REPLICA_STEPS = 4
 #: Share of sampled weights that must have changed: pruning and clamping change few.
 _CHANGED = 0.5
 
@@ -30,6 +32,8 @@ class Swaps:
         self.pending = False
         self.replicas: dict[int, dict[str, list[float]]] = {}
         self._last_step = -_APART
+        self._rounds = 0  # evaluations so far
+        self._moved = False  # in one of them the weights changed: each is looked into from then on
 
     def evaluating(self) -> None:
         """Hear that an evaluation begins, or goes on: remember the weights."""
@@ -42,19 +46,16 @@ class Swaps:
                 return
             self._last_step = seen.step
             self.pending = True
+            self._rounds += 1
             self.evaluated = []
             self.after = self._weights()
-        elif len(self.evaluated) < 4:
+        elif len(self.evaluated) < 4 and (self._rounds <= 2 or self._moved):
             self.evaluated.append(self._weights())
 
     def _weights(self) -> dict[int, torch.Tensor]:
         mode = self.w.functions.lift()
         try:
-            with torch.no_grad():
-                return {
-                    t.seen.index: torch.cat([sample(p, 64).float().cpu() for p in t.params])
-                    for t in self.w.optimizers.at_hand()
-                }
+            return {t.seen.index: _few(t) for t in self.w.optimizers.at_hand()}
         finally:
             put_back(mode)
 
@@ -67,12 +68,14 @@ class Swaps:
         index = track.seen.index
         self.pending = False
         before = self.after.pop(index, None)
-        if before is None or not self.evaluated:
+        if before is None:
             return
-        with torch.no_grad():
-            now = torch.cat([sample(p, 64).float().cpu() for p in track.params])
-        if now.shape != before.shape or float((now != before).float().mean()) < _CHANGED:
+        now = _few(track)
+        if now.shape != before.shape or torch.equal(now, before):
             return
+        if float((now != before).float().mean()) < _CHANGED:
+            return
+        self._moved = True
         if any(torch.equal(now, one[index]) for one in self.evaluated if index in one):
             place = self.w.backwards.last_place
             self.w.seen.note("not-restored", track.seen.name, place)
@@ -83,7 +86,7 @@ class Swaps:
         Args:
             track: the optimizer that stepped.
         """
-        if track.seen.steps > 4 or not self.w.forwards.replicas:
+        if not self.w.forwards.replicas:
             return
         distributed = torch.distributed
         if not (distributed.is_available() and distributed.is_initialized()):
@@ -111,3 +114,9 @@ class Swaps:
             if isinstance(average, nn.Module) and not self.w.calls.used_average(average):
                 updates = f"{int(getattr(average, 'n_averaged', 0))} times"
                 self.w.seen.note("average-unused", type(average).__name__, updates=updates)
+
+
+def _few(track: Track) -> torch.Tensor:
+    """Return a few elements of every parameter."""
+    with torch.no_grad():
+        return torch.cat([sample(p, 64).float().cpu() for p in track.params])

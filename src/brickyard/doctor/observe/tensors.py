@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -38,8 +39,22 @@ def any_nonzero(tensor: torch.Tensor) -> bool:
 def sample(tensor: torch.Tensor, most: int = ELEMENTS) -> torch.Tensor:
     """Return some elements at a fixed distance, as a view where possible."""
     flat = tensor.detach().reshape(-1)
-    stride = max(1, flat.numel() // most)
-    return flat[::stride][:most]
+    count = flat.numel()
+    if count <= most:
+        return flat
+    stride = count // most
+    return flat[: most * stride : stride]
+
+
+def length(values: torch.Tensor) -> float:
+    """Return the Euclidean norm of a vector; a dot product takes a fifth of a norm's time."""
+    if values.dtype in (torch.float16, torch.bfloat16):
+        values = values.float()
+    square = values.dot(values).item() if values.is_floating_point() else 0.0
+    if 1e-30 < square < math.inf:  # otherwise it overflowed, or there is something to look at
+        return math.sqrt(square)
+    values = values if values.is_floating_point() or values.is_complex() else values.float()
+    return torch.linalg.vector_norm(values).item()
 
 
 def same_rows(tensor: torch.Tensor) -> bool:
@@ -53,8 +68,8 @@ def finite(tensor: torch.Tensor) -> bool:
     tensor = dense(tensor.detach())
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return True
-    total = tensor.sum()  # in a tenth of the time; only an overflow of its own makes it doubtful
-    return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
+    total = tensor.sum().item()  # in a tenth of the time; its own overflow makes it doubtful
+    return total - total == 0.0 or bool(torch.isfinite(tensor).all())
 
 
 def first_tensor(value: Any) -> torch.Tensor | None:

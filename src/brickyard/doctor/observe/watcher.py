@@ -50,31 +50,45 @@ if hasattr(os, "register_at_fork"):
 class _Own:
     """Guard a block of our own code; a class, since generators cost microseconds more."""
 
-    __slots__ = ("begun", "busy", "lifted", "name", "watcher")
+    __slots__ = ("begun", "lifted", "name", "watcher")
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher
+        self.name = ""
+        self.lifted: Any = None
+
+    def __enter__(self) -> None:
+        watcher = self.watcher
+        watcher.busy = True
+        self.begun = perf_counter()
+        # reading tensors is full of calls, and each takes twice as long under a mode
+        if watcher.functions.mode is not None:
+            self.lifted = watcher.functions.lift()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        watcher = self.watcher
+        if self.lifted is not None:
+            put_back(self.lifted)
+            self.lifted = None
+        watcher.busy = False
+        watcher.own += perf_counter() - self.begun
+        return kind is None or watcher.kept(self.name, kind, error)
+
+
+class _Inner:
+    """Guard a block within a guarded one: only its errors are its own."""
+
+    __slots__ = ("name", "watcher")
 
     def __init__(self, watcher: Watcher, name: str) -> None:
         self.watcher = watcher
         self.name = name
 
     def __enter__(self) -> None:
-        self.busy = self.watcher.busy
-        self.watcher.busy = True
-        self.begun = perf_counter()
-        # reading tensors is full of calls, and each takes twice as long under a mode
-        self.lifted = None if self.busy else self.watcher.functions.lift()
+        pass
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
-        watcher = self.watcher
-        put_back(self.lifted)
-        watcher.busy = self.busy
-        if not self.busy:
-            watcher.own += perf_counter() - self.begun
-        if kind is None:
-            return True
-        if issubclass(kind, Exception):
-            watcher.problem(self.name, error)
-            return True
-        return False
+        return kind is None or self.watcher.kept(self.name, kind, error)
 
 
 class Watcher:
@@ -103,6 +117,7 @@ class Watcher:
         self.begun = 0.0
         self.ended = 0.0
         self.pid = os.getpid()
+        self._own = _Own(self)
         self.patches = Patches()
         self.forwards = Forwards(self)
         self.averages = Averages(self)
@@ -168,9 +183,28 @@ class Watcher:
             at = f" ({os.path.basename(code.co_filename)}:{trace.tb_lineno})"
         self.problems.setdefault(name, f"{type(error).__name__}: {error}{at}")
 
-    def own_time(self, name: str) -> _Own:
+    def kept(self, name: str, kind: type, error: BaseException) -> bool:
+        """Say whether an exception stays inside: errors do, an interrupt goes on."""
+        if issubclass(kind, Exception):
+            self.problem(name, error)
+            return True
+        return False
+
+    def own_time(self, name: str) -> _Own | _Inner:
         """Count the time of a block as ours, keep its errors inside, and ignore its torch calls."""
-        return _Own(self, name)
+        if self.busy:
+            return _Inner(self, name)
+        self._own.name = name
+        return self._own
+
+    def lifted(self, mode: Any = None) -> Any:
+        """Exchange the mode that comes back at the end of the block of ours that is under way.
+
+        Args:
+            mode: what comes back instead; None: nothing, it stays off.
+        """
+        before, self._own.lifted = self._own.lifted, mode
+        return before
 
     @property
     def share(self) -> float:
@@ -180,6 +214,9 @@ class Watcher:
     # -- steps -----------------------------------------------------------------------------------
     def tick(self) -> None:
         """Go on to the next step: called at the end of each."""
+        waiting = self.deep or self.functions.retired is not None or self.limit is not None
+        if not waiting and self.seen.step < self._next:
+            return  # nearly always
         try:
             self._tick()
         except Exception as error:
