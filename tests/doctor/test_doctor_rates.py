@@ -256,7 +256,7 @@ def sudden(often):
 
 def test_gradients_of_a_real_run():
     (said,) = watched("grad-norm-anomaly", sudden, True)
-    assert said.evidence.startswith("3 of 50 steps up to step 250 had gradients of model.0.weight")
+    assert said.evidence.startswith("3 of 50 steps up to step 250 had gradients of model.0.bias")
     assert line(said) == "made.step()"
     assert watched("grad-norm-anomaly", sudden, False) == []
 

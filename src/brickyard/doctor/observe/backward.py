@@ -12,7 +12,7 @@ import torch
 from brickyard.doctor import thresholds as T
 from brickyard.doctor.observe.nonfinite import leaves, walk
 from brickyard.doctor.observe.patches import Patches
-from brickyard.doctor.observe.places import HIDDEN, _level, place_of, user_frame
+from brickyard.doctor.observe.places import _KNOWN, HIDDEN, _level, place_of, user_frame
 from brickyard.doctor.observe.record import NOWHERE, Place, Series
 from brickyard.doctor.observe.tensors import sample, tensors, transformed
 
@@ -57,7 +57,8 @@ class Backwards:
             if not w.active or w.busy or transformed():
                 return original(*args, **kwargs)
             loss = series = None
-            with w.own_time("backward"):
+            w.guard.name = "backward"
+            with w.guard:
                 loss, series = self._before(args, kwargs)
             original(*args, **kwargs)
             if w.deep or not self._leak_done or not w.optimizers.tracks or w.data.fresh():
@@ -101,9 +102,12 @@ class Backwards:
         return loss, series
 
     def _site(self, frame: FrameType | None) -> FrameType | None:
-        while frame is not None and _level(frame.f_code.co_filename) == HIDDEN:
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if (_KNOWN[file] if file in _KNOWN else _level(file)) != HIDDEN:
+                return frame
             frame = frame.f_back
-        return frame
+        return None
 
     def _count(self, loss: torch.Tensor, frame: FrameType | None) -> Series:
         """Add a loss to the series of its line."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from brickyard.doctor.observe.watcher import Watcher
 
 #: Passes over a loader's data that are compared with each other.
-PASSES = 3
+PASSES = 2
 _MOST_ROWS = 30_000
 _FEATURES = 512
 
@@ -110,7 +110,10 @@ class Data:
             w = self.w
             if not w.active or w.busy:
                 return original(iterator)
-            info = self._of(iterator)
+            ref, info = self._latest
+            if ref() is not iterator:
+                info = self.iterators.get(iterator)
+                self._latest = weakref.ref(iterator), info
             mode = w.functions.lift() if w.functions.mode is not None else None
             try:
                 batch = original(iterator)
@@ -131,14 +134,6 @@ class Data:
             return batch
 
         return following
-
-    def _of(self, iterator: Any) -> Loader | None:
-        """Return the loader of an iterator; mostly that of the batch before."""
-        ref, info = self._latest
-        if ref() is not iterator:
-            info = self.iterators.get(iterator)
-            self._latest = weakref.ref(iterator), info
-        return info
 
     def _began(self, loader: Any, iterator: Any) -> None:
         info = self.loaders.get(loader)

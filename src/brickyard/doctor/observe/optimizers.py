@@ -140,15 +140,18 @@ class Optimizers:
         if not w.active or w.busy:
             return
         closure = (len(args) > 1 and args[1] is not None) or kwargs.get("closure") is not None
-        with w.own_time("optimizers"):
+        w.guard.name = "optimizers"
+        with w.guard:
             if w.functions.retired is not None:
                 w.functions.sweep()
             if self._under or self._lifted is not None:
                 self._left(optimizer)
             self._under.append(id(optimizer))
-            track = self.find(optimizer) or self.meet(optimizer)
+            track = self.tracks.get(id(optimizer))
+            if track is None or track.ref() is not optimizer:
+                track = self.meet(optimizer)
             if not closure:
-                self._finite(track)
+                self._finite(track, optimizer)
             if w.swaps.pending or w.swaps.after:
                 w.swaps.before_step(track)
             if w.deep and self.depth == 1:
@@ -161,26 +164,32 @@ class Optimizers:
         if not w.active or w.busy:
             return
         new = False
-        with w.own_time("optimizers"):
-            self._left(optimizer)
-            track = self.find(optimizer)
-            if track is None or self._under:
+        w.guard.name = "optimizers"
+        with w.guard:
+            if len(self._under) > 1 or self._lifted is not None:
+                self._left(optimizer)
+            else:
+                self._under.clear()
+            track = self.tracks.get(id(optimizer))
+            if track is None or track.ref() is not optimizer or self._under:
                 return
-            track.seen.steps += 1
-            new = not self.cycle or track.seen.index in self.cycle
+            seen = track.seen
+            seen.steps += 1
+            new = not self.cycle or seen.index in self.cycle
             if new:
-                self.cycle = {track.seen.index}
+                if len(self.cycle) != 1:
+                    self.cycle = {seen.index}
                 if w.backwards.manual:
                     w.backwards.counted()
                 w.seen.step += 1
             else:
-                self.cycle.add(track.seen.index)
-            if track.seen.steps < _MOST_STEPS:
+                self.cycle.add(seen.index)
+            if seen.steps < _MOST_STEPS:
                 groups = optimizer.param_groups
                 rate = groups[0].get("lr", 0.0)
                 if len(groups) > 1:
                     rate = max(g.get("lr", 0.0) for g in groups)
-                track.seen.rates.append(float(rate))
+                seen.rates.append(float(rate))
             if w.deep:
                 self._double(track)
                 self._look_after(track, optimizer)
@@ -188,7 +197,7 @@ class Optimizers:
             track.whole = w.deep
             w.calls.unscaled_any = False
             w.backwards.last_node = None  # let go of the last graph
-            if track.seen.steps <= REPLICA_STEPS:
+            if seen.steps <= REPLICA_STEPS:
                 w.swaps.stepped(track)
             if w.forwards.calls or w.forwards.pending:
                 w.forwards.stepped(track)
@@ -209,10 +218,10 @@ class Optimizers:
                                      name=self.seen_of(both[0]).name)  # fmt: skip
         mine.append(track)
 
-    def _finite(self, track: Track) -> None:
+    def _finite(self, track: Track, optimizer: Optimizer) -> None:
         """Look at a few gradients for NaN and infinity; at all of them when one is bad."""
         step = track.seen.steps
-        if getattr(track.ref(), "found_inf", None) is not None:
+        if getattr(optimizer, "found_inf", None) is not None:
             return  # loss scaling left it to the optimizer to skip the step
         # NaN flows to the first layers, so that one gradient tells; the others now and then
         for i, p in enumerate(track.witnesses if step % 8 == 0 else track.witnesses[:1]):

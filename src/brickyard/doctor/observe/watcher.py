@@ -117,7 +117,7 @@ class Watcher:
         self.begun = 0.0
         self.ended = 0.0
         self.pid = os.getpid()
-        self._own = _Own(self)
+        self.guard = _Own(self)  # what :meth:`own_time` returns, for what is called at each step
         self.patches = Patches()
         self.forwards = Forwards(self)
         self.averages = Averages(self)
@@ -194,8 +194,8 @@ class Watcher:
         """Count the time of a block as ours, keep its errors inside, and ignore its torch calls."""
         if self.busy:
             return _Inner(self, name)
-        self._own.name = name
-        return self._own
+        self.guard.name = name
+        return self.guard
 
     def lifted(self, mode: Any = None) -> Any:
         """Exchange the mode that comes back at the end of the block of ours that is under way.
@@ -203,7 +203,7 @@ class Watcher:
         Args:
             mode: what comes back instead; None: nothing, it stays off.
         """
-        before, self._own.lifted = self._own.lifted, mode
+        before, self.guard.lifted = self.guard.lifted, mode
         return before
 
     @property
