@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from brickyard.clip import clip_by_global_norm
+from brickyard.errors import RecipeError
 from brickyard.losses import CrossEntropyLoss, FocalLoss, NLLLoss
 from brickyard.train import Recipe, resolve
 from brickyard.train.data import Split, TensorBatches
@@ -147,3 +148,13 @@ def test_recipes_weigh_and_tell_what_cannot_be_accumulated():
     joint = Recipe.model_validate({**base, "loss": "nt_xent"})
     assert [one["check"] for one in together(joint)] == ["accumulated_joint_loss"]
     assert not together(joint.model_copy(update={"accumulate": 1}))
+
+
+def test_a_batch_larger_than_the_data_is_told():
+    base = {"data": "digits", "model": "mlp", "metrics": ["accuracy"], "budget": 2, "device": "cpu"}
+    (found,) = build_setup(resolve({**base, "batch_size": 1439})).findings
+    assert found["check"] == "batch_of_everything"
+    assert found["evidence"] == "A batch of 1439 is more than the 1438 training samples."
+    assert not build_setup(resolve({**base, "batch_size": 1438})).findings
+    with pytest.raises(RecipeError, match="threads.*less than or equal to 1024"):
+        resolve({**base, "threads": 1025})

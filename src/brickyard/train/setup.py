@@ -40,7 +40,7 @@ from brickyard.train.switches import compile_model, recompute_layers
 from brickyard.train.tally import Tally
 from brickyard.train.tasks import Task, task_for
 from brickyard.train.telemetry import Telemetry
-from brickyard.train.weighing import together, weigh_as
+from brickyard.train.weighing import together, weigh_as, whole
 
 if TYPE_CHECKING:
     from brickyard.train.ranks import Ranks
@@ -122,7 +122,7 @@ def build_setup(resolved: Resolved, ranks: Ranks | None = None) -> Setup:
         parts.telemetry = _telemetry(recipe, built, total, epoch)
     settle_precision(precision, recipe, parts)
     try_precision(precision, recipe, data, parts)
-    findings = [*look_over(recipe, data, parts, device), *together(recipe)]
+    findings = [*look_over(recipe, data, parts, device), *together(recipe), *whole(recipe, data)]
     parts.teacher = teacher_for(recipe, resolved.root, data, parts)
     compile_model(recipe.compile, parts, data)
     setup = Setup(recipe, data, task, parts, evaluator, built, regularizers, findings, loggers)

@@ -10,9 +10,10 @@ from brickyard.losses import FocalLoss
 from brickyard.train.tasks.base import Task
 
 if TYPE_CHECKING:
+    from brickyard.train.data import Data
     from brickyard.train.recipe import Recipe
 
-__all__ = ["together", "weigh_as"]
+__all__ = ["together", "weigh_as", "whole"]
 
 #: Losses by key whose value for a batch is more than a mean over its samples.
 _JOINT = frozenset({
@@ -70,4 +71,22 @@ def together(recipe: Recipe) -> list[dict[str, str]]:
         f"{recipe.batch_size} of them at a time.",
         "try": f"accumulate: 1 with batch_size: {recipe.batch_size * recipe.accumulate}",
         "why": "The mean over parts is not the value of the whole for such a loss.",
+    }]  # fmt: skip
+
+
+def whole(recipe: Recipe, data: Data) -> list[dict[str, str]]:
+    """Return a finding where a batch is larger than all that is trained on.
+
+    Args:
+        recipe: names the batch size.
+        data: what is trained on.
+    """
+    count = len(data.train)
+    if not data.train.in_memory or recipe.batch_size <= count:
+        return []
+    return [{
+        "severity": "warning", "check": "batch_of_everything", "where": "batch_size",
+        "evidence": f"A batch of {recipe.batch_size} is more than the {count} training samples.",
+        "try": f"a batch_size of {max(1, count // 16)} or so, or {count} if all at once is meant",
+        "why": "Every epoch is one step on all samples.",
     }]  # fmt: skip

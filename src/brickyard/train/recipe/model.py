@@ -340,7 +340,7 @@ class Recipe(BaseModel):
     channels_last: bool = False
     distributed: Literal["ddp", "fsdp"] = "ddp"
     device: str = "auto"
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=1024)
     seed: int = Field(0, ge=0, lt=2**32)
     split_seed: int = Field(0, ge=0, lt=2**32)
 
