@@ -151,7 +151,7 @@ def test_recipes_weigh_and_tell_what_cannot_be_accumulated():
 
 
 def test_a_batch_larger_than_the_data_is_told():
-    base = {"data": "digits", "model": "mlp", "metrics": ["accuracy"], "budget": 2, "device": "cpu"}
+    base = {"data": "digits", "model": "mlp", "loss": "cross_entropy", "budget": 2, "device": "cpu"}
     (found,) = build_setup(resolve({**base, "batch_size": 1439})).findings
     assert found["check"] == "batch_of_everything"
     assert found["evidence"] == "A batch of 1439 is more than the 1438 training samples."
