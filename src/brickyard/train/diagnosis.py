@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from brickyard.doctor.observe.tensors import tensors
 from brickyard.train.untouched import Untouched
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _first_layer(parts: Parts, window: Sequence[Batch]) -> str:
 
     def look(path: str, module: nn.Module) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
-            if not found and any(not _finite(t) for t in _tensors(output)):
+            if not found and any(not _finite(t) for t in tensors(output)):
                 found.append(f"{path or 'the model'} ({type(module).__name__})")
 
         return hook
@@ -113,16 +114,6 @@ def _first_layer(parts: Parts, window: Sequence[Batch]) -> str:
         for handle in handles:
             handle.remove()
     return found[0] if found else ""
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, dict):
-        output = list(output.values())
-    if isinstance(output, list | tuple):
-        return [t for one in output for t in _tensors(one)]
-    return []
 
 
 def _finite(t: Tensor) -> bool:

@@ -22,13 +22,14 @@ import yaml
 from torch import Tensor, nn
 
 from brickyard import catalog
+from brickyard.doctor.observe.tensors import tensors
 from brickyard.errors import RunError
 from brickyard.runs import RECIPE, RunFolder, sync_folder
 from brickyard.train.checkpoint import Checkpoints
 from brickyard.train.data import Data, Split, batches
 from brickyard.train.make import make, place
 from brickyard.train.manifest import checksum
-from brickyard.train.program import PROGRAM, NoProgram, tensors_of, write_program
+from brickyard.train.program import PROGRAM, NoProgram, write_program
 from brickyard.train.recipe import Recipe, resolve
 from brickyard.train.tasks import Task, task_for
 from brickyard.version import __version__
@@ -314,11 +315,11 @@ def _check_weights(
     kept, read = (pair[0].state_dict() for pair in (mine, new))
     told = f"`{WEIGHTS}`: read back into a new model, all {len(kept)} tensors are equal"
     try:
-        wanted = tensors_of(mine[1](x))
+        wanted = tensors(mine[1](x))
         told += f", and outputs for {len(x)} samples bit for bit"
     except Exception:  # a model of the user's own that only a task of the user's own can call
         wanted = []
-    found = tensors_of(new[1](x)) if wanted else []
+    found = tensors(new[1](x)) if wanted else []
     if len(wanted) != len(found) or any(
         not torch.equal(a, b) for a, b in zip(wanted, found, strict=True)
     ):

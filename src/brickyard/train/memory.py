@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from brickyard.doctor.observe.tensors import tensors
 from brickyard.errors import RunError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _message(setup: Setup, state: State, error: BaseException) -> str:
     asked = _ASKED.search(str(error))
     what = f" (it asked for {_tidy(asked[1])} more)" if asked else ""
     weights = list(parts.model.parameters())
-    held = [t for row in parts.optimizer.state.values() for t in _tensors(row)]
+    held = [t for row in parts.optimizer.state.values() for t in tensors(row)]
     grads = [p.grad for p in weights if p.grad is not None]
     sizes = (
         f"weights {_size(weights)}, gradients {_size(grads)}, optimizer state {_size(held)}; the "
@@ -88,16 +89,8 @@ def _lower(setup: Setup) -> list[str]:
     return found
 
 
-def _tensors(row: object) -> Iterator[Tensor]:
-    if isinstance(row, Tensor):
-        yield row
-    elif isinstance(row, dict):
-        for one in row.values():
-            yield from _tensors(one)
-
-
-def _size(tensors: Iterable[Tensor]) -> str:
-    return _bytes(sum(t.nbytes for t in tensors))
+def _size(many: Iterable[Tensor]) -> str:
+    return _bytes(sum(t.nbytes for t in many))
 
 
 def _bytes(count: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PROGRAM", "NoProgram", "tensors_of", "write_program"]
+from brickyard.doctor.observe.tensors import tensors
+
+__all__ = ["PROGRAM", "NoProgram", "write_program"]
 
 PROGRAM = "model.pt2"
 _TOLERANCE = 1e-4
@@ -46,7 +48,7 @@ def write_program(path: Path, model: nn.Module, x: Any) -> str:
     sizes, worst = sorted({1, min(3, len(x)), len(x)}), 0.0
     for size in sizes:
         try:
-            pairs = zip(tensors_of(model(x[:size])), tensors_of(again(x[:size])), strict=True)
+            pairs = zip(tensors(model(x[:size])), tensors(again(x[:size])), strict=True)
             for wanted, found in pairs:
                 worst = max(worst, _distance(wanted, found))
         except Exception as error:
@@ -80,14 +82,3 @@ def _distance(a: Tensor, b: Tensor) -> float:
         return float("inf")
     scale = max(float(a.abs().max()), 1e-12) if a.numel() else 1.0
     return float((a.double() - b.double()).abs().max()) / scale if a.numel() else 0.0
-
-
-def tensors_of(output: Any) -> list[Tensor]:
-    """Return all tensors of an output, in order."""
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, Mapping):
-        output = list(output.values())
-    if isinstance(output, tuple | list):
-        return [t for one in output for t in tensors_of(one)]
-    return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ def tensors(value: Any, depth: int = 4) -> list[torch.Tensor]:
         return []
     if isinstance(value, list | tuple):
         return [t for v in value for t in tensors(v, depth - 1)]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return [t for v in value.values() for t in tensors(v, depth - 1)]
     fields = getattr(value, "__dataclass_fields__", None)
     if fields:
