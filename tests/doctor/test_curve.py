@@ -126,6 +126,13 @@ def test_a_loss_that_does_not_fall_is_neither_healthy_nor_hidden_by_a_fault():
     assert read(seen(falling), [Finding("init-scale", "info")]).tone == "good"
 
 
+def test_a_note_on_the_evaluations_is_not_talked_over():
+    verdict = read(seen(falling), [Finding("generalisation", "info")])
+    assert verdict.tone == "good"
+    assert verdict.sentence.startswith("in training, the ")
+    assert verdict.sentence.endswith("see the note above.")
+
+
 def test_healthy_and_still_improving():
     verdict = read(seen(lambda e: 0.3 + 2 * np.exp(-0.5 * e), lambda e: 0.5 + np.exp(-0.5 * e)))
     assert (verdict.kind, verdict.tone) == ("healthy", "good")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -83,6 +83,10 @@ def read(seen: Seen, findings: Sequence[Finding] = ()) -> Verdict | None:
         verdict = _healthy(curve, names)
     grave = next((f for f in findings if f.severity != "info"), None)
     if grave is None:
+        noted = any(f.check == "generalisation" for f in findings)
+        if noted and verdict.tone == "good":  # of training alone: what was noted stands beside it
+            sentence = f"in training, {verdict.sentence} Of the evaluations see the note above."
+            return replace(verdict, sentence=sentence)
         return verdict
     first = f"First mend what was found above, {grave.check} before all: {grave.try_}"
     if verdict.tone in ("good", "none"):
