@@ -156,5 +156,5 @@ def test_a_batch_larger_than_the_data_is_told():
     assert found["check"] == "batch_of_everything"
     assert found["evidence"] == "A batch of 1439 is more than the 1438 training samples."
     assert not build_setup(resolve({**base, "batch_size": 1438})).findings
-    with pytest.raises(RecipeError, match="threads.*less than or equal to 1024"):
+    with pytest.raises(RecipeError, match=r"threads.*less than or equal to 1024"):
         resolve({**base, "threads": 1025})
