@@ -1,6 +1,7 @@
 """Several processes: the same run as one process with the joined batch, resumed on any number."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,11 @@ import rank_jobs
 import torch
 import warm
 
-from brickyard.train import resume, train
+from brickyard.runs import RunFolder
+from brickyard.train import resolve, resume, train
 from brickyard.train.checkpoint import Checkpoints
+from brickyard.train.export import best_model
+from brickyard.train.manifest import rebuild
 
 RECIPE = {
     "data": {"name": "digits", "val": 0.2},
@@ -104,6 +108,24 @@ def test_shards_are_safetensors_and_old_ones_go(root):
     assert {path.name for path in folder.glob("shards-*")} == named
     for name in named:
         assert {path.suffix for path in (folder / name).iterdir()} == {".safetensors"}
+
+
+def test_shards_are_found_without_a_manifest_and_export_whole_weights(root, tmp_path):
+    """A run that was stopped before it was ever evaluated has no other weights."""
+    run = tmp_path / "run"
+    shutil.copytree(root / "fsdp, whole", run, symlinks=True)
+    named = {e.shards for e in Checkpoints(run / "checkpoints").entries().values()}
+    for path in (run / "checkpoints").glob("best*"):
+        path.unlink()
+    (run / "checkpoints" / "manifest.json").unlink()
+    found = rebuild(run / "checkpoints")[0]
+    assert {entry.shards for entry in found.values()} == named - {""}
+    folder = RunFolder.open(run)
+    model, told = best_model(folder, resolve(folder.recipe()))[1::2]
+    assert "the last weights are exported instead" in told[0]
+    whole = Checkpoints(root / "ddp, whole" / "checkpoints").load("last")["model"]
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-6)
 
 
 def test_a_damaged_shard_is_noticed_and_the_checkpoint_before_it_taken(root):

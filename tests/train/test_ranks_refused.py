@@ -3,11 +3,12 @@
 import copy
 
 import pytest
+import torch
 import torch.distributed as dist
 from game_cases import AGENT, GAN, POLICY, PPO
 
 from brickyard.errors import RecipeError
-from brickyard.train import resolve
+from brickyard.train import ranks, resolve
 from brickyard.train.setup import build_setup
 from brickyard.train.together import ranks_of
 
@@ -58,3 +59,23 @@ def test_what_acts_on_one_process_alone_is_refused_at_the_door(name, launched):
 def test_one_process_trains_it(name):
     """The refusal is of several processes and not of the recipe."""
     build_setup(resolve(copy.deepcopy(CASES[name][0])))
+
+
+def test_each_process_has_an_accelerator_of_its_own(monkeypatch):
+    """NCCL sends objects through the present device: two processes on the first one fail."""
+    begun, present = [], []
+    for name, value in {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranks, "_accelerator", lambda name: "cuda")
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", present.append)
+    monkeypatch.setattr(
+        dist, "init_process_group", lambda kind, **_: begun.append((kind, *present))
+    )
+    monkeypatch.setattr(dist, "get_rank", lambda: 5)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 8)
+    monkeypatch.setattr(dist, "get_backend", lambda: "nccl")
+    mine = ranks.Ranks("ddp", "auto")
+    assert begun == [("nccl", 1)], "the device is chosen before anything is sent"
+    assert mine.device("auto") == "cuda:1"
+    assert mine._device() == torch.device("cuda:1")

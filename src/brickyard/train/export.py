@@ -172,6 +172,10 @@ def best_model(
         told.append(warning)
     data = build_data(resolved)
     model = _build(resolved.recipe, data)
+    if "shards" in state:  # resume points of several processes with fsdp; the best are whole
+        from brickyard.train.shards import unpack
+
+        state = unpack(state, checkpoints.folder, model)
     _fill(model, state["model"], str(folder.path))
     about = {k: state[k] for k in ("step", "epoch", "val", "metric", "value") if k in state}
     return data, model.eval(), about, told

@@ -180,8 +180,9 @@ def rebuild(folder: Path) -> tuple[Entries, list[str]]:
             continue
         kind, step = named.group(1), int(named.group(2))
         step = int(state.get("step", step))
+        shards = str(state.get("shards", {}).get("folder", ""))
         entry = Entry(path.name, step, checksum(path), path.stat().st_size,
-                      str(state.get("metric", "")), state.get("value"))  # fmt: skip
+                      str(state.get("metric", "")), state.get("value"), shards)  # fmt: skip
         if kind in ("step", "last"):
             points.append(entry)
         elif kind == "best":

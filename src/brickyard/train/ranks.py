@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Ranks", "started"]
 
 Batch = tuple[Tensor, Tensor]
+#: What sends tensors of an accelerator; gloo sends those of the CPU.
+BACKENDS = {"cuda": "nccl", "xpu": "xccl"}
 
 
 def started() -> bool:
@@ -50,14 +52,16 @@ class Ranks:
     """
 
     def __init__(self, how: str, device: str):
+        kind = _accelerator(device)
+        self.local = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")))
+        if kind in BACKENDS and self.local < torch.accelerator.device_count():
+            torch.accelerator.set_device_index(self.local)  # or all send objects through the first
         if not dist.is_initialized():
-            kind = _accelerator(device)
-            backend = {"cuda": "nccl", "xpu": "xccl"}.get(kind, "gloo")
+            backend = BACKENDS.get(kind, "gloo")
             dist.init_process_group(backend, timeout=timedelta(minutes=10))
         self.how = how
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self.leads = self.rank == 0
-        self.local = int(os.environ.get("LOCAL_RANK", self.rank))
         self.forward: nn.Module = nn.Identity()  # until ``wrap``
         self.sharded = how == "fsdp"
 
@@ -230,8 +234,9 @@ class Ranks:
         return tensor.tolist()
 
     def _device(self) -> torch.device:
-        return torch.device("cuda", self.local) if dist.get_backend() == "nccl" else (
-            torch.device("cpu"))  # fmt: skip
+        kinds = {backend: kind for kind, backend in BACKENDS.items()}
+        kind = kinds.get(dist.get_backend(), "cpu")
+        return torch.device("cpu") if kind == "cpu" else torch.device(kind, self.local)
 
     # --- Checkpoints and the end ------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Evaluations closer to each other than this many steps are acting, not evaluating.
 _APART = 4
+#: Parameters whose elements are compared at most: a swap changes all of them.
+_PARAMETERS = 4
 #: First steps after which replicas are compared.
 REPLICA_STEPS = 4
 #: Share of sampled weights that must have changed: pruning and clamping change few.
@@ -117,6 +119,8 @@ class Swaps:
 
 
 def _few(track: Track) -> torch.Tensor:
-    """Return a few elements of every parameter."""
+    """Return a few elements of some parameters, from the first to the last layers."""
+    params = list(track.params)
+    some = params[:: max(1, -(-len(params) // _PARAMETERS))]
     with torch.no_grad():
-        return torch.cat([sample(p, 64).float().cpu() for p in track.params])
+        return torch.cat([sample(p, 64).float().cpu() for p in some])
