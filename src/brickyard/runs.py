@@ -186,8 +186,19 @@ class RunFolder:
             yaml.safe_dump(dict(recipe), file, sort_keys=False, allow_unicode=True)
 
     def recipe(self) -> dict[str, Any]:
-        """Return the resolved recipe."""
-        recipe = yaml.safe_load((self.path / RECIPE).read_text(encoding="utf-8"))
+        """Return the resolved recipe.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.path / RECIPE
+        try:
+            recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(f"{path} is not readable YAML ({reason})") from error
+        if not isinstance(recipe, dict):
+            raise RunError(f"{path} is damaged: it holds no recipe")
         if "split_seed" not in recipe and "seed" in recipe:  # older runs had one seed for both
             recipe["split_seed"] = recipe["seed"]
         return recipe

@@ -231,6 +231,20 @@ def test_a_changed_recipe_is_not_resumed_silently(tmp_path):
         resume(path, progress=Asked())
 
 
+def test_a_recipe_that_was_broken_is_told(tmp_path):
+    path = _stopped(tmp_path, 30)
+    file = path / "recipe.yaml"
+    text = file.read_text()
+    for broken, kind, says in (
+        (f"{text}budgett: 3\n", RecipeError, r"recipe\.yaml: budgett: .*did you mean 'budget'"),
+        (text + "\n  - [", RunError, "not readable YAML"),
+        ("", RunError, "holds no recipe"),
+    ):
+        file.write_text(broken)
+        with pytest.raises(kind, match=says):
+            resume(path, progress=Asked())
+
+
 # No room.
 
 
@@ -260,6 +274,15 @@ def test_a_full_disk_on_the_way_is_told_and_training_goes_on(tmp_path, cut, monk
     assert "checkpoints are written again" in last
     found = compare(cut, tmp_path / "run")
     assert found in ([], ["manifest"]), "at most a checkpoint that was to stay is missing"
+
+
+def test_a_full_disk_at_the_start_is_told(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(RunFolder, "write_recipe", full)
+    with pytest.raises(RunError, match=r"cannot write into the run folder .*No space left"):
+        train(BASE, out=tmp_path / "run", progress=Asked())
 
 
 def test_a_full_disk_at_the_end_is_an_error_and_the_run_can_be_resumed(

@@ -95,9 +95,13 @@ def train(
     setup = build_setup(resolved, ranks)
     watch = profiled(setup.parts, profile) if profile else None
     with run_folder(resolved.recipe.name, out, ranks) as run:
-        run.write_json(ENVIRONMENT, describe_environment(resolved.root))
-        run.write_text(GROUPS, setup.built.table())
-        run.write_recipe(resolved.recipe.to_dict())  # last: with it, the folder is a run
+        try:
+            run.write_json(ENVIRONMENT, describe_environment(resolved.root))
+            run.write_text(GROUPS, setup.built.table())
+            run.write_recipe(resolved.recipe.to_dict())  # last: with it, the folder is a run
+        except OSError as error:
+            why = error.strerror or error
+            raise RunError(f"cannot write into the run folder {run.path}: {why}") from error
         session = Session(setup, run, State(), now() - started, progress)
         if watch is not None:
             watch.path, watch.tell = run.path / TRACE, session.progress.console.print

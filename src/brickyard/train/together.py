@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brickyard.errors import RunError
-from brickyard.runs import RunFolder
+from brickyard.runs import RECIPE, RunFolder
 from brickyard.train.make import make
 
 if TYPE_CHECKING:
@@ -73,11 +73,12 @@ def open_folder(path: str | Path) -> Iterator[tuple[RunFolder, RunFolder, Ranks 
 
     Raises:
         RunError: no run is there, or another process is training it.
+        RecipeError: its recipe was changed into one that is wrong.
     """
-    from brickyard.train.recipe import Recipe
+    from brickyard.train.recipe import resolve
 
     run = RunFolder.open(path)
-    ranks = ranks_of(Recipe.model_validate(run.recipe()))
+    ranks = ranks_of(resolve(run.recipe(), source=str(run.path / RECIPE)).recipe)
     if ranks is None or ranks.leads:
         with run.held():
             yield run, run, ranks

@@ -56,6 +56,8 @@ class Backwards:
             w = self.w
             if not w.active or w.busy or transformed():
                 return original(*args, **kwargs)
+            if w.thread is None:
+                w.follow()
             loss = series = None
             w.guard.name = "backward"
             with w.guard:

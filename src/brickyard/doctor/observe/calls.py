@@ -246,11 +246,13 @@ class Calls:
         def update_parameters(average: Any, *args: Any, **kwargs: Any) -> Any:
             if self.w.active and not any(ref() is average for ref in self.averages):
                 self.averages.append(weakref.ref(average))
-            busy, self.w.busy = self.w.busy, True  # not an average by hand
+            if self.w.busy:
+                return original(average, *args, **kwargs)
+            self.w.inside = True  # not an average by hand
             try:
                 return original(average, *args, **kwargs)
             finally:
-                self.w.busy = busy
+                self.w.inside = False
 
         return update_parameters
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,7 +51,36 @@ def put_back(mode: _Mode | None) -> None:
     """
     if mode is not None:
         mode.inside -= 1
-        overrides._push_mode(mode)
+        _enter(mode)
+
+
+def _enter(mode: _Mode) -> None:
+    """Put a mode below those of the user's, which leave from the top at the end of their blocks.
+
+    Raises:
+        AttributeError: another torch, without what :func:`_stack` returns.
+    """
+    stack, pop, push = _stack()
+    above = []
+    for one in reversed(stack):
+        if type(one).__name__ == "DeviceContext":
+            break  # torch wants the default device at the very bottom
+        above.append(pop())
+    for one in (mode, *reversed(above)):
+        push(one)
+
+
+def _taken(mode: _Mode) -> bool:
+    """Take a mode from this thread's stack, wherever it is; say whether it was there."""
+    stack, pop, push = _stack()
+    if mode not in stack:
+        return False
+    above = []
+    while (top := pop()) is not mode:
+        above.append(top)
+    for one in reversed(above):
+        push(one)
+    return True
 
 
 class _Mode(overrides.TorchFunctionMode):
@@ -60,6 +90,7 @@ class _Mode(overrides.TorchFunctionMode):
         super().__init__()
         self.functions = functions
         self.inside = 0  # calls under way: then the mode is off torch's stack, and will be back
+        self.thread = get_ident()  # torch keeps a stack for each
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -92,7 +123,7 @@ class Functions:
         self.w = watcher
         self.mode: _Mode | None = None
         self.retired: _Mode | None = None  # off, but still on torch's stack
-        self._depth = 0
+        self._home = get_ident()
         self.means: dict[int, weakref.ref[torch.Tensor]] = {}
         self.recent: list[losses.LossCall] = []
         self.lines: dict[str, Place] = {}
@@ -123,30 +154,31 @@ class Functions:
         if on and self.mode is None:
             self.mode, self.retired = self.retired, None
             if self.mode is None:
-                self._enter()
+                self._begin()
         elif not on and self.mode is not None:
             self.mode, self.retired = None, self.mode
             self.sweep()
 
-    def _enter(self) -> None:
+    def _begin(self) -> None:
+        if get_ident() != self._home:
+            return  # a thread that ends with a mode of ours on its stack would end the process
+        mode = _Mode(self)
         try:
-            depth = len(_stack()[0])
+            _enter(mode)
         except AttributeError as error:
             self.w.problem("functions", error)
             return
-        self._depth, self.mode = depth, _Mode(self)
-        self.mode.__enter__()
+        self.mode = mode
 
     def lift(self) -> _Mode | None:
-        """Take the mode off for a while, when it is on top; reading data is full of functions.
+        """Take the mode off for a while; reading data is full of functions.
 
         Returns:
             What :func:`put_back` gets afterwards.
         """
         mode = self.mode
-        if mode is None or mode.inside or (_stack()[0] or [None])[-1] is not mode:
+        if mode is None or mode.inside or not _taken(mode):
             return None
-        overrides._pop_mode()
         mode.inside += 1
         return mode
 
@@ -156,24 +188,9 @@ class Functions:
         ``loss.backward()`` is a function like others: while it runs, torch holds the modes itself.
         """
         mode = self.retired
-        if mode is None or mode.inside:
-            return
-        self.retired = None
-        stack, pop, push = _stack()
-        if stack and stack[-1] is mode:
-            mode.__exit__(None, None, None)
-            return
-        above: list[Any] = []
-        for _ in stack:
-            top = pop()
-            if top is mode:
-                break
-            above.append(top)
-        else:  # the end of a block that the user began before us took ours for its own
-            leaked = len(above) - self._depth + 1
-            above = above[max(0, leaked) :] if self._depth else above
-        for one in reversed(above):
-            push(one)
+        if mode is not None and not mode.inside and mode.thread == get_ident():
+            self.retired = None
+            _taken(mode)
 
     def stepped(self) -> None:
         """Forget what belongs to one step."""

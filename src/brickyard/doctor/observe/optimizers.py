@@ -16,7 +16,7 @@ from brickyard.doctor import thresholds as T
 from brickyard.doctor.observe import order
 from brickyard.doctor.observe.nonfinite import explain
 from brickyard.doctor.observe.patches import Patches
-from brickyard.doctor.observe.places import user_place
+from brickyard.doctor.observe.places import steps_under_way, user_place
 from brickyard.doctor.observe.record import NOWHERE, OptimizerSeen, ParamSeen, Place
 from brickyard.doctor.observe.swaps import REPLICA_STEPS
 from brickyard.doctor.observe.tensors import any_nonzero, dense, length, same_rows, sample
@@ -127,10 +127,24 @@ class Optimizers:
         """Return how many steps are under way, one within the other."""
         return len(self._under)
 
+    def _begun(self) -> None:
+        """Forget steps that an exception ended unheard; what came before them is no order."""
+        still = steps_under_way()[:-1]
+        for one in set(self._under).difference(still):
+            track = self.tracks.get(one)
+            if track is not None:
+                track.events.clear()
+                track.whole = False
+        self._under = still
+        self._put_back()
+
     def _left(self, optimizer: Optimizer) -> None:
-        """Forget a step, with those within it: it ended, or an exception ended it unheard."""
-        if id(optimizer) in self._under:
-            del self._under[self._under.index(id(optimizer)) :]
+        """Forget a step that ended, with those within it."""
+        while self._under and self._under.pop() != id(optimizer):
+            pass
+        self._put_back()
+
+    def _put_back(self) -> None:
         if not self._under and self._lifted is not None:
             self.w.lifted(self._lifted)
             self._lifted = None
@@ -145,7 +159,7 @@ class Optimizers:
             if w.functions.retired is not None:
                 w.functions.sweep()
             if self._under or self._lifted is not None:
-                self._left(optimizer)
+                self._begun()
             self._under.append(id(optimizer))
             track = self.tracks.get(id(optimizer))
             if track is None or track.ref() is not optimizer:

@@ -88,3 +88,18 @@ def inside(name: str) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def steps_under_way() -> list[int]:
+    """Return the identities of the optimizers that are in a step, the outermost first.
+
+    One whose own ``step`` calls its parent's is there twice. A step that an exception ended is not
+    among them, though torch calls no hook at its end.
+    """
+    found = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_qualname == "Optimizer.profile_hook_step.<locals>.wrapper":
+            found.append(id(frame.f_locals.get("self")))
+        frame = frame.f_back
+    return found[::-1]

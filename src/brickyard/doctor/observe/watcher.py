@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
+from threading import Thread, current_thread, get_ident
 from time import perf_counter
 from typing import Any
 
@@ -59,18 +60,18 @@ class _Own:
 
     def __enter__(self) -> None:
         watcher = self.watcher
-        watcher.busy = True
+        watcher.inside = True
         self.begun = perf_counter()
         # reading tensors is full of calls, and each takes twice as long under a mode
         if watcher.functions.mode is not None:
-            self.lifted = watcher.functions.lift()
+            self.lifted = watcher.functions.lift() or self.lifted
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         watcher = self.watcher
-        if self.lifted is not None:
+        if self.lifted is not None and self.lifted.thread == get_ident():
             put_back(self.lifted)
             self.lifted = None
-        watcher.busy = False
+        watcher.inside = False
         watcher.own += perf_counter() - self.begun
         return kind is None or watcher.kept(self.name, kind, error)
 
@@ -110,7 +111,9 @@ class Watcher:
         self.seen = Seen()
         self.problems: dict[str, str] = {}
         self.active = False
-        self.busy = False  # our own torch calls are running
+        self.inside = False  # our own torch calls are running
+        self.thread: Thread | None = None  # that trains: others beside it are left alone
+        self._ident = 0
         self.deep = False
         self.eager = True  # nothing is compiled: modules and functions can be looked at
         self.own = 0.0  # seconds spent here
@@ -156,7 +159,9 @@ class Watcher:
 
     def stop(self) -> None:
         """Take everything back; safe to call again."""
+        self.thread, self._ident = None, 0
         if not self.active:
+            self.functions.sweep()  # another thread may have ended it
             return
         self.active = False
         self.ended = perf_counter()
@@ -205,6 +210,21 @@ class Watcher:
         """
         before, self.guard.lifted = self.guard.lifted, mode
         return before
+
+    @property
+    def busy(self) -> bool:
+        """Say whether what happens is not to be looked at: it is ours, or another thread's."""
+        return self.inside or (self._ident != get_ident() and self._beside())
+
+    def _beside(self) -> bool:
+        """Say whether the thread that trains is another one, and still alive."""
+        if self.thread is not None and not self.thread.is_alive():
+            self.thread, self._ident = None, 0
+        return self.thread is not None
+
+    def follow(self) -> None:
+        """Follow this thread, which trains, as long as it lives."""
+        self.thread, self._ident = current_thread(), get_ident()
 
     @property
     def share(self) -> float:

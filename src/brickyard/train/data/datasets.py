@@ -109,13 +109,13 @@ def from_datasets(
         if len(dataset) == 0:
             raise DataError(f"the {side} dataset is empty; there must be samples")
     lost: dict[str, Any] = {}
-    if skip and sum(map(len, datasets)) <= READ_ALL:
+    if skip and _all_are_read(datasets):
         datasets, lost = _readable(datasets)
     if len(datasets) == 2:
         plan = Plan(plan.task, plan.val, plan.seed, plan.duplicates, len(datasets[0]))
         _check_subsets(datasets[0], datasets[1], plan)
     with _own_random_numbers():
-        x, _ = read_pair(datasets[0], 0)
+        x = _example(datasets[0], skip)
         raw, hashes, how = _survey(datasets)
     target = _class_indices(read_target(raw, plan.task), raw, classes or _class_names(datasets[0]))
     parts = partition(hashes, target, plan)
@@ -135,6 +135,30 @@ def from_datasets(
                           describe(target, parts, mean, std),
                           {} if hashes is not None else _sampled(datasets, raw, parts)),
     )  # fmt: skip
+
+
+def _all_are_read(datasets: Sequence[Any]) -> bool:
+    """Say whether every sample is read beforehand: there are few, or labels are not known."""
+    if sum(map(len, datasets)) <= READ_ALL:
+        return True
+    with _own_random_numbers():
+        return any(_stated_labels(dataset) is None for dataset in datasets)
+
+
+def _read(dataset: Any, index: int) -> tuple[Tensor, Any]:
+    """Return a sample that is read beforehand; one that cannot be read is named."""
+    try:
+        return read_pair(dataset, index)
+    except Exception as error:
+        raise unreadable(index, error) from error
+
+
+def _example(dataset: Any, skip: bool) -> Tensor:
+    """Return the first sample, or the first that can be read if others are skipped."""
+    for i in range(len(dataset) if skip else 0):
+        with suppress(Exception):
+            return read_pair(dataset, i)[0]
+    return _read(dataset, 0)[0]
 
 
 def _readable(datasets: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -252,7 +276,7 @@ def _survey(datasets: Sequence[Any]) -> tuple[np.ndarray, np.ndarray | None, str
     labels, hashes = [], []
     for dataset in datasets:
         for i in range(len(dataset)):
-            x, y = read_pair(dataset, i)
+            x, y = _read(dataset, i)
             labels.append(_raw_label(i, y))
             plain = (x + 0 if x.is_floating_point() else x).contiguous().numpy()
             hashes.append(hashlib.blake2b(plain.tobytes(), digest_size=16).digest())
@@ -280,13 +304,19 @@ def _stated_labels(dataset: Any) -> np.ndarray | None:
         if stated is None or not hasattr(stated, "__len__") or len(stated) != len(dataset):
             continue
         values = np.asarray(stated)
-        places = {0, len(values) // 2, len(values) - 1}
-        if values.dtype.kind in "biuf" and all(
-            np.array_equal(np.asarray(read_pair(dataset, i)[1]).reshape(-1), values[i].reshape(-1))
-            for i in places
-        ):
+        if values.dtype.kind in "biuf" and _agrees(dataset, values):
             return values
     return None
+
+
+def _agrees(dataset: Any, labels: np.ndarray) -> bool:
+    """Say whether stated labels are those of some samples."""
+    found = []
+    for i in {0, len(labels) // 2, len(labels) - 1}:
+        with suppress(Exception):  # one that cannot be read is told later, or skipped
+            y = np.asarray(read_pair(dataset, i)[1])
+            found.append(np.array_equal(y.reshape(-1), labels[i].reshape(-1)))
+    return bool(found) and all(found)
 
 
 def _class_names(dataset: Any) -> tuple[str, ...]:

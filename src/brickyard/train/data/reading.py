@@ -149,7 +149,7 @@ class Reader(Dataset[Any]):
                 read.append(self.dataset[i])
             except Exception as error:
                 if self.on_error == "stop":
-                    raise _told(i, error) from error
+                    raise unreadable(i, error) from error
                 skipped[i] = short(error)
         if not read:
             raise DataError(
@@ -165,7 +165,7 @@ def short(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"[:200]
 
 
-def _told(sample: int, error: Exception) -> UserError:
+def unreadable(sample: int, error: Exception) -> UserError:
     """Return the error that names the sample; the dataset's own messages stay as they are."""
     if isinstance(error, UserError):
         return error
