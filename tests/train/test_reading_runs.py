@@ -49,6 +49,16 @@ def large():
     return Blobs(2200, [11, 12, 13], states=True), Blobs(40, [30], states=True)
 
 
+def first():
+    """Too large to be read beforehand, and yet the samples that are looked at are bad."""
+    return Blobs(2200, [0, 1100], states=True), Blobs(40, states=True)
+
+
+def unlabelled():
+    """Read beforehand whatever the size, since labels are in the samples alone."""
+    return Blobs(2200, [0, 12]), Blobs(40)
+
+
 class StopAt(ProgressLines):
     """Stop in the second epoch of batches of 100."""
 
@@ -87,6 +97,19 @@ def test_samples_met_beforehand_are_left_out_and_told(tmp_path, capfd):
     assert set(result.summary["data"]["facts"]["unreadable"]) == {"train 7", "train 8", "val 3"}
     told = " ".join(capfd.readouterr().err.split())
     assert "3 samples could not be read and were skipped; the first: train 7 (OSError" in told
+
+
+@pytest.mark.parametrize(("make", "bad"), [("first", 1100), ("unlabelled", 12)])
+def test_the_samples_that_are_looked_at_first_may_be_skipped_too(tmp_path, make, bad):
+    data = recipe(make, on_error="skip", batch_size=100)
+    found = train(data, out=tmp_path / "run").summary["unreadable"]
+    assert set(found) == {"train 0", f"train {bad}"}
+
+
+@pytest.mark.parametrize("make", ["small", "first", "unlabelled"])
+def test_a_sample_that_cannot_be_read_beforehand_is_named(tmp_path, make):
+    with pytest.raises(RecipeError, match=r"sample [07] cannot be read \(OSError.* on_error: skip"):
+        train(recipe(make), out=tmp_path / "run")
 
 
 def test_without_the_option_a_sample_that_cannot_be_read_ends_the_run(tmp_path):

@@ -237,7 +237,7 @@ def test_a_recipe_that_was_broken_is_told(tmp_path):
     text = file.read_text()
     for broken, kind, says in (
         (f"{text}budgett: 3\n", RecipeError, r"recipe\.yaml: budgett: .*did you mean 'budget'"),
-        (text + "\n  - [", RunError, "not readable YAML"),
+        (f"{text}a: [", RunError, "not readable YAML"),
         ("", RunError, "holds no recipe"),
     ):
         file.write_text(broken)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Subset
 from brickyard.errors import DataError
 from brickyard.train.data.assemble import describe, rename, scale_target
 from brickyard.train.data.base import Data, Split, fingerprint, merge_facts
-from brickyard.train.data.reading import Unreadable, short
+from brickyard.train.data.reading import Unreadable, short, unreadable
 from brickyard.train.data.splitting import Parts, Plan, partition
 from brickyard.train.data.target import Target, read_target
 
