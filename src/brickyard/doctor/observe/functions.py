@@ -61,12 +61,12 @@ def _enter(mode: _Mode) -> None:
         AttributeError: another torch, without what :func:`_stack` returns.
     """
     stack, pop, push = _stack()
-    above = []
-    for one in reversed(stack):
-        if type(one).__name__ == "DeviceContext":
-            break  # torch wants the default device at the very bottom
-        above.append(pop())
-    for one in (mode, *reversed(above)):
+    # the default device, which torch wants at the very bottom; not that of a block
+    default = getattr(getattr(torch, "_GLOBAL_DEVICE_CONTEXT", None), "device_context", None)
+    above = stack[1:] if stack and stack[0] is default else stack
+    for _ in above:
+        pop()
+    for one in (mode, *above):
         push(one)
 
 
