@@ -318,3 +318,5 @@ def test_a_task_of_ones_own_is_trained_end_to_end(tmp_path, monkeypatch):
     assert values[-1] < 0.8 * values[0]
     assert result.summary["task"] == Task.name
     assert "own" in result.run.report.read_text()
+    with pytest.raises(RecipeError, match=r"digits is own; take one of your own by target"):
+        train({**recipe.to_dict(), "metrics": ["accuracy"]})

@@ -216,6 +216,13 @@ def test_whatever_ends_a_run_leaves_it_whole(tmp_path, raises, error, says):
         assert torch.equal(again.model.state_dict()[name], value), name
 
 
+def test_memory_of_a_model_that_cannot_be_built_is_told(tmp_path):
+    recipe = {**BASE, "model": {"name": "mlp", "hidden": [3_000_000, 3_000_000]}}
+    with pytest.raises(OutOfMemory, match=r"is built \(it asked for 3.6e\+04 GB more\).*width"):
+        train(recipe, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_memory_of_an_evaluation_is_told_apart(tmp_path, monkeypatch):
     def run(self, model):
         raise MemoryError

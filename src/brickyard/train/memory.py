@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from brickyard.train.parts import State
     from brickyard.train.setup import Setup
 
-__all__ = ["OutOfMemory", "memory_told"]
+__all__ = ["OutOfMemory", "building_told", "memory_told"]
 
 _WORDS = re.compile(
     r"can't allocate memory|out of memory|not enough memory|unable to allocate", re.I
@@ -44,17 +44,44 @@ def memory_told(setup: Setup, state: State) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not known and not _WORDS.search(str(error)):
+    except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
+        if not _of_memory(error):
             raise
         raise OutOfMemory(_message(setup, state, error)) from error
 
 
+@contextmanager
+def building_told() -> Iterator[None]:
+    """Turn an allocator's error before the first step into one that says what to lower.
+
+    Raises:
+        OutOfMemory: instead of the allocator's error.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"out of memory while the run is built{_more(error)}: the model, the data or the first "
+            "samples in the model do not fit. Lower the model's width or depth, or the number or "
+            "size of the samples"
+        ) from error
+
+
+def _of_memory(error: BaseException) -> bool:
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or bool(_WORDS.search(str(error)))
+
+
+def _more(error: BaseException) -> str:
+    """Return what the allocator was asked for, in brackets; empty if it does not say."""
+    asked = _ASKED.search(str(error))
+    return f" (it asked for {_tidy(asked[1])} more)" if asked else ""
+
+
 def _message(setup: Setup, state: State, error: BaseException) -> str:
     parts, recipe = setup.parts, setup.recipe
-    asked = _ASKED.search(str(error))
-    what = f" (it asked for {_tidy(asked[1])} more)" if asked else ""
     weights = list(parts.model.parameters())
     held = [t for row in parts.optimizer.state.values() for t in tensors(row)]
     grads = [p.grad for p in weights if p.grad is not None]
@@ -67,7 +94,7 @@ def _message(setup: Setup, state: State, error: BaseException) -> str:
     else:
         where, lower = "training", _lower(setup)
     return (
-        f"out of memory while {where} after step {state.step}{what}: {sizes}. Lower "
+        f"out of memory while {where} after step {state.step}{_more(error)}: {sizes}. Lower "
         f"{'; or take '.join(lower)}. The last checkpoint is intact"
     )
 

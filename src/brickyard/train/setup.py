@@ -26,6 +26,7 @@ from brickyard.train.formats import build_precision, settle_precision, try_preci
 from brickyard.train.loggers import Logger, build_loggers
 from brickyard.train.loop import Parts
 from brickyard.train.make import make, place, target_of
+from brickyard.train.memory import building_told
 from brickyard.train.optimization import Built, build_optimizer
 from brickyard.train.precision import Precision
 from brickyard.train.recipe import Recipe, Resolved
@@ -61,6 +62,7 @@ class Setup:
     loggers: list[tuple[str, Logger]] = field(default_factory=list)
 
 
+@building_told()
 def build_setup(resolved: Resolved, ranks: Ranks | None = None) -> Setup:
     """Build everything that a recipe names.
 
@@ -70,6 +72,7 @@ def build_setup(resolved: Resolved, ranks: Ranks | None = None) -> Setup:
 
     Raises:
         RecipeError: a brick refuses its options, or two do not fit together.
+        OutOfMemory: the model or the data does not fit.
     """
     recipe = resolved.recipe
     loggers = build_loggers(recipe)
@@ -287,10 +290,9 @@ def _evaluator(
             if one.name:
                 card = catalog.get(one.name, "metric")
                 if task.name not in card.facts["task"]:
-                    fit = [c.key for c in catalog.shelf("metric") if task.name in c.facts["task"]]
                     raise ValueError(
                         f"{name} is for {card.facts['task']}, and {data.name} is {task.name}; "
-                        f"take {', '.join(fit)}"
+                        f"take {_metrics_for(task)}"
                     )
                 modes[name] = "max" if card.facts["better"] == "higher" else "min"
             if name in metrics:
@@ -302,10 +304,9 @@ def _evaluator(
             modes.setdefault(name, "max" if metrics[name].higher_is_better else "min")
     monitor = recipe.monitor or next(iter(metrics), "loss")
     if not modes:
-        fit = [card.key for card in catalog.shelf("metric") if task.name in card.facts["task"]]
         raise RecipeError(
             f"metrics: the loss of {task.name} says nothing on held-out data, so there must be a "
-            f"metric: {', '.join(fit)}"
+            f"metric: {_metrics_for(task)}"
         )
     if monitor not in modes:
         known = [card.key for card in catalog.shelf("metric")]
@@ -316,3 +317,10 @@ def _evaluator(
     val = _batches(recipe, data, device)
     picture = data.facts.get("image")
     return Evaluator(val, loss, task, metrics, monitor, modes[monitor], autocast, picture)
+
+
+def _metrics_for(task: Task) -> str:
+    """Return which metrics can score a task, in words."""
+    fit = [card.key for card in catalog.shelf("metric") if task.name in card.facts["task"]]
+    own = "one of your own by target, or give your task the name of one that a metric is for"
+    return ", ".join(fit) or own
