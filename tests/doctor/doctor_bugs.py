@@ -191,6 +191,10 @@ def probabilities(fixed):
     fit(mlp(), lambda o, y: F.cross_entropy(o if fixed else o.softmax(1), y))
 
 
+def twice_softmax(fixed):
+    fit(mlp(), lambda o, y: F.nll_loss(F.log_softmax(o if fixed else o.softmax(1), 1), y))
+
+
 def twice_sigmoid(fixed):
     x, y = data()
     fit(mlp(8, 16, 1), lambda o, t: F.binary_cross_entropy_with_logits(
@@ -385,6 +389,6 @@ CASES = {
     "generalisation": same_order, "not-learning": unlearned,
 }  # fmt: skip
 MORE = {
-    "scheduler-horizon": one_cycle, "call-order": cleared,
+    "scheduler-horizon": one_cycle, "call-order": cleared, "probs-into-CE": twice_softmax,
     "shift-error": lambda fixed: language(True, 1 if fixed else 0),
 }  # fmt: skip

@@ -10,9 +10,33 @@ from doctor_seen import HERE, judged, line, run, watched
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from brickyard.doctor.observe.record import LoaderSeen, ModuleSeen, Round, Seen
+
+
+# -- 18 train-val-overlap ------------------------------------------------------------------------
+def folds(leak, fresh_model):
+    """Train on each of two parts and evaluate on the other, with loaders made anew each time."""
+    x, y = data()
+    parts = [TensorDataset(x[:128], y[:128]), TensorDataset(x[128:], y[128:])]
+    model = mlp()
+    for train, val in (parts, parts[::-1]):
+        model = mlp() if fresh_model else model
+        held = TensorDataset(*train[:64]) if leak else val
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        for _ in range(2):
+            epochs(model.train(), DataLoader(train, 32, shuffle=True), 1, optimizer=optimizer)
+            model.eval()
+            with torch.no_grad():
+                for a, b in DataLoader(held, 32):
+                    F.cross_entropy(model(a), b)
+
+
+def test_overlap_is_seen_with_loaders_made_anew_and_folds_are_none():
+    found = watched("train-val-overlap", folds, True, True)
+    assert found[0].evidence.startswith("64 of 64 evaluation samples (100.0%)")
+    assert watched("train-val-overlap", folds, False, True) == []
 
 
 # -- 17 val-shuffled-or-augmented ----------------------------------------------------------------

@@ -74,7 +74,8 @@ def loss_broadcast(seen: Seen) -> Iterable[Say]:
 
 @check(
     27, "probs-into-CE", "error", weight=1.0,
-    sees="input of cross_entropy that is not negative and sums to 1 over classes, in every call",
+    sees="input of cross_entropy that is not negative and sums to 1 over classes, or of nll_loss "
+    "that is log_softmax of a softmax, in every call",
     why="cross_entropy applies log_softmax itself: applied twice, the loss cannot fall below "
     "ln(1 + (C-1)/e) and gradients are small.",
     try_="Give it the raw scores; apply softmax only where probabilities are read.",
@@ -92,6 +93,14 @@ def probabilities_into_ce(seen: Seen) -> Iterable[Say]:
             f"All rows of the input of cross_entropy are >= 0 and sum to 1 in {loss.calls} of "
             f"{loss.calls} calls looked at{came}; with {classes} classes the loss cannot fall "
             f"below {floor:.3f}.",
+            loss.function, loss.place,
+        )  # fmt: skip
+    for loss in _sites(seen, "probabilities", "nll_loss"):
+        floor = math.log(1 + (loss.facts["classes"] - 1) / math.e)
+        yield Say(
+            f"The input of nll_loss is log_softmax of what softmax gave in {loss.calls} of "
+            f"{loss.calls} calls looked at; with {loss.facts['classes']} classes the loss cannot "
+            f"fall below {floor:.3f}.",
             loss.function, loss.place,
         )  # fmt: skip
 

@@ -33,6 +33,7 @@ class Loader:
 
     ref: weakref.ref[Any]
     seen: LoaderSeen
+    dataset: Callable[[], Any]  # while it lives: loaders may be made anew for each pass
     hashes: list[torch.Tensor] = field(default_factory=list)
     rows: int = 0
     counts: torch.Tensor | None = None
@@ -61,6 +62,7 @@ class Data:
         self._collates: list[Collate] = []
         self.samples = Samples(watcher)
         self._followed: set[type] = set()
+        self._pairs: set[tuple[int, int]] = set()  # data sets that were compared
         self._latest: tuple[Callable[[], Any], Loader | None] = (lambda: None, None)
 
     def install(self, patches: Patches) -> None:
@@ -152,7 +154,7 @@ class Data:
                 seen.facts["size"] = len(loader.dataset)
             except TypeError:
                 seen.facts["size"] = None
-            info = self.loaders[loader] = Loader(weakref.ref(loader), seen)
+            info = self.loaders[loader] = Loader(weakref.ref(loader), seen, _data_of(loader))
             self.known.append(info)
             self.w.seen.loaders.append(seen)
         info.seen.iterations += 1
@@ -248,14 +250,19 @@ class Data:
 
     def _overlap(self, val: Loader) -> None:
         """Look for samples of an evaluation's data among the training data."""
-        val_loader = val.ref()
+        held = val.dataset()
+        main = self.main.dataset() if self.main is not None else None
         for train in self.known:
-            train_loader = train.ref()
-            if not train.seen.training or train_loader is None or val_loader is None:
+            trained = train.dataset()
+            if not train.seen.training or trained is None or held is None:
                 continue
-            if _same_data(train_loader.dataset, val_loader.dataset):
+            if train.ref() is None and trained is not main:
+                continue  # another fold's
+            pair = (id(trained), id(held))
+            if pair in self._pairs or _same_data(trained, held):
                 continue
-            shared = _shared_indices(train_loader.dataset, val_loader.dataset)
+            self._pairs.add(pair)
+            shared = _shared_indices(trained, held)
             if shared and shared[0]:
                 self.w.seen.note("overlap", "data", val.seen.place, shared=shared[0],
                                  of=shared[1], how="indices")  # fmt: skip
@@ -311,6 +318,14 @@ class Data:
             if info.seen.training and info.entropies:
                 self._entropy(info)
         self.last = None
+
+
+def _data_of(loader: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(loader.dataset)
+    except TypeError:  # a list, say
+        ref = weakref.ref(loader)
+        return lambda: getattr(ref(), "dataset", None)
 
 
 def _padded(counts: torch.Tensor, size: int) -> torch.Tensor:

@@ -111,6 +111,15 @@ def upstream(tensor: torch.Tensor) -> str:
     return ""
 
 
+def _twice(given: torch.Tensor) -> bool:
+    """Say whether log-probabilities were made of probabilities, as if those were scores."""
+    node = given.grad_fn
+    if node is None or not node.name().startswith("LogSoftmax"):
+        return False
+    before = node.next_functions[0][0]
+    return before is not None and before.name().startswith("SoftmaxBackward")
+
+
 def _elementwise(seen: LossSeen, x: torch.Tensor, y: torch.Tensor) -> None:
     if x.shape != y.shape:
         try:
@@ -160,6 +169,9 @@ def _classes(
     elif x.numel() and float(x.amax()) > T.ABOVE_ZERO:
         seen.hits["positive"] += 1
         seen.facts["largest"] = float(x.amax())
+    elif _twice(given):
+        seen.hits["probabilities"] += 1
+        seen.facts["upstream"] = "Softmax"
     if y.is_floating_point():
         return
     ignore = kwargs.get("ignore_index", -100)
