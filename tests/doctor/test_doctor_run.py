@@ -133,6 +133,14 @@ def test_limit_of_steps(tmp_path):
     assert report["exit_code"] == 4
 
 
+def test_reports_are_written_where_the_command_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("import os; os.mkdir('away'); os.chdir('away')" + GOOD)
+    assert running.run_script("train.py", [], json="a.json", html="a.html") == 0
+    assert (tmp_path / "a.json").exists()
+    assert (tmp_path / "a.html").exists()
+
+
 def test_page_is_self_contained(tmp_path):
     page = tmp_path / "page.html"
     here(tmp_path, BAD, html=str(page))

@@ -42,6 +42,8 @@ def run_script(
         ignore: names of checks whose findings are left out.
     """
     said: list[Report] = []
+    # the script may change the working folder
+    json, html = (os.path.abspath(path) if path else None for path in (json, html))
 
     def tell(report: Report) -> None:
         """Print and write a report; once, unless a later one knows more."""
