@@ -160,3 +160,34 @@ def test_a_step_that_calls_its_parents_is_one():
                 one_step(model, optimizer, x[:16], y[:16])
     assert [o.steps for o in doctor.watcher.seen.optimizers] == [10, 10]
     assert loud(doctor) == []
+
+
+def test_fast_paths_of_transformers_stay_fast():
+    """A frozen encoder in evaluation mode takes its fused path in training steps, too."""
+    kinds = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+    before = [kind.forward for kind in kinds]
+
+    def scores(watched):
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+        encoder.requires_grad_(False)
+        head = nn.Linear(16, 4)
+        optimizer = torch.optim.SGD(head.parameters(), 0.1)
+        x, y = torch.randn(60, 5, 16), torch.arange(60) % 4
+        found = []
+        for i in range(12):
+            features = encoder(x[i : i + 40])
+            found.append(features.clone())
+            one_step(head, optimizer, features.mean(1), y[i : i + 40])
+            with torch.no_grad():
+                found.append(encoder(x))
+            if watched and i == 0:
+                assert [kind.forward for kind in kinds] != before
+        return found
+
+    plain = scores(False)
+    with watch():
+        seen = scores(True)
+    assert all(torch.equal(a, b) for a, b in zip(plain, seen, strict=True))
+    assert [kind.forward for kind in kinds] == before

@@ -10,6 +10,7 @@ import torch
 from torch import overrides
 
 from brickyard.doctor.observe import averages, losses
+from brickyard.doctor.observe.fastpaths import FastPaths
 from brickyard.doctor.observe.nonfinite import RISKY
 from brickyard.doctor.observe.places import user_place
 from brickyard.doctor.observe.record import NOWHERE, ModuleSeen, Place
@@ -124,6 +125,7 @@ class Functions:
         self.mode: _Mode | None = None
         self.retired: _Mode | None = None  # off, but still on torch's stack
         self._home = get_ident()
+        self.fast = FastPaths(self._swept, put_back)
         self.means: dict[int, weakref.ref[torch.Tensor]] = {}
         self.recent: list[losses.LossCall] = []
         self.lines: dict[str, Place] = {}
@@ -169,6 +171,7 @@ class Functions:
             self.w.problem("functions", error)
             return
         self.mode = mode
+        self.fast.begin()
 
     def lift(self) -> _Mode | None:
         """Take the mode off for a while; reading data is full of functions.
@@ -182,6 +185,10 @@ class Functions:
         mode.inside += 1
         return mode
 
+    def _swept(self) -> _Mode | None:
+        self.sweep()
+        return self.lift()
+
     def sweep(self) -> None:
         """Take a mode that is off from torch's stack, unless torch will put it back there.
 
@@ -191,6 +198,7 @@ class Functions:
         if mode is not None and not mode.inside and mode.thread == get_ident():
             self.retired = None
             _taken(mode)
+            self.fast.end()
 
     def stepped(self) -> None:
         """Forget what belongs to one step."""

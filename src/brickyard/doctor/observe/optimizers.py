@@ -293,12 +293,13 @@ class Optimizers:
         seen.looked += 1
         seen.trainable = p.requires_grad
         seen.ever_frozen |= not p.requires_grad
-        if p.grad is None:
+        grad = p.grad  # once: another thread may clear it
+        if grad is None:
             seen.none += 1
             return None
-        part = sample(dense(p.grad))
+        part = sample(dense(grad))
         size = length(part) if part.numel() else 0.0
-        if size == 0.0 and not any_nonzero(p.grad):
+        if size == 0.0 and not any_nonzero(grad):
             seen.zero += 1
         else:
             seen.grad += 1
@@ -311,8 +312,8 @@ class Optimizers:
             and "Embedding" not in seen.owner
         ):
             seen.rows += 1
-            seen.same_rows += same_rows(p) and same_rows(dense(p.grad))
-        return None if p.grad.is_sparse else size != 0.0
+            seen.same_rows += same_rows(p) and same_rows(dense(grad))
+        return None if grad.is_sparse else size != 0.0
 
     def others(self) -> None:
         """Count gradients of parameters that no optimizer holds."""

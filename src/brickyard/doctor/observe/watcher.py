@@ -169,6 +169,7 @@ class Watcher:
         self._look(False)
         with self.own_time("end"):
             self.functions.sweep()
+            self.functions.fast.end()
             self.swaps.at_end()
             self.averages.at_end()
             self.data.at_end()
