@@ -33,7 +33,10 @@ the script's own.
 
 Not seen: what runs inside ``torch.compile`` (steps, gradients and data are) or in TorchScript,
 functions that a notebook imported by name from torch before the block began (clipping is found
-nevertheless), and processes that outlive the script, or that another python without brickyard runs.
+nevertheless), threads beside the one that trains first, functions of torch (losses among them) in a
+thread other than that which imported torch or opened the block, and processes that outlive the
+script, or that another python without brickyard runs. Function and dispatch modes of the script's
+own see the doctor's calls in the steps that are looked at closely.
 """
 
 from __future__ import annotations
