@@ -20,6 +20,8 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from brickyard.doctor.observe.tensors import transformed
+
 LOSSES = (
     "cross_entropy", "mse_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits",
     "nll_loss", "smooth_l1_loss", "l1_loss", "huber_loss", "kl_div", "gaussian_nll_loss",
@@ -66,6 +68,8 @@ class Recorder:
 
     def after_forward(self, module, args, output):
         """Note activations of ReLU, tanh, sigmoid in training, and the range of first inputs."""
+        if torch.compiler.is_compiling() or transformed():
+            return  # no values there
         wanted = torch.is_grad_enabled() and self.due() and args
         if not wanted or not isinstance(args[0], torch.Tensor):
             return
