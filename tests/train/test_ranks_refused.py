@@ -6,10 +6,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from game_cases import AGENT, GAN, POLICY, PPO
+from ranks import on_ranks
 
 from brickyard.errors import RecipeError
 from brickyard.train import ranks, resolve
+from brickyard.train.evaluate import Evaluator
 from brickyard.train.setup import build_setup
+from brickyard.train.tasks import Task
 from brickyard.train.together import ranks_of
 
 PLAIN = {
@@ -79,3 +82,39 @@ def test_each_process_has_an_accelerator_of_its_own(monkeypatch):
     assert begun == [("nccl", 1)], "the device is chosen before anything is sent"
     assert mine.device("auto") == "cuda:1"
     assert mine._device() == torch.device("cuda:1")
+
+
+NORMS = {"data": "mnist5k", "model": {"name": "cnn", "width": 4, "blocks": [1]}, "batch_size": 96}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [(NORMS, "normalizes its own 96 samples of 96"), ({"loss": "nt_xent"}, "looks at the samples"),
+     ({"loss": {"name": "nt_xent", "gather": True}}, ""), ({}, "")],
+)  # fmt: skip
+def test_what_looks_at_a_batch_as_a_whole_is_told(changes, says, launched):
+    views = {"task": "two_view", "augmentation": ["noise"]} if "loss" in changes else {}
+    resolved = resolve(copy.deepcopy({**PLAIN, **views, **changes}))
+    setup = build_setup(resolved, ranks_of(resolved.recipe))
+    told = [one["evidence"] for one in setup.findings if one["check"] == "batch_in_parts"]
+    assert len(told) == bool(says)
+    assert says in "".join(told)
+
+
+class OneBatch:
+    def epoch(self, number, start=0):
+        yield torch.zeros(4, 2), torch.zeros(4, 2)
+
+
+def evaluate(rank, found):
+    here = ranks.Ranks("ddp", "cpu")
+    layer = torch.nn.BatchNorm1d(2, eps=0.0)
+    torch.nn.init.constant_(layer.running_mean, rank + 1.0)
+    evaluator = Evaluator(OneBatch(), torch.nn.functional.mse_loss, Task())
+    evaluator.ranks = here
+    found[rank] = evaluator.run(layer)["loss"]
+
+
+def test_all_evaluate_with_the_statistics_of_the_first():
+    """Otherwise figures are a mixture of models, and a checkpoint holds one of them."""
+    assert on_ranks(evaluate, 2) == {0: 1.0, 1: 1.0}

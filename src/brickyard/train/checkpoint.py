@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from brickyard.errors import RunError
-from brickyard.runs import atomic_write
+from brickyard.runs import RECIPE, atomic_write
 from brickyard.train.manifest import (
     FORMAT,
     Entries,
@@ -324,7 +324,9 @@ class Checkpoints:
                     told.append(f"taken instead: {entry.file}, of step {entry.step}")
                 return state, "; ".join(told)
         nothing = f"{self.folder} has no {role!r} checkpoint: none was written yet"
-        raise RunError("; ".join([*told, "and no other can be read"]) if told else nothing)
+        again = f": brickyard train {self.folder.parent / RECIPE} begins anew"
+        lost = f"and no other can be read{again if role == 'last' else ''}"
+        raise RunError("; ".join([*told, lost]) if told else nothing)
 
 
 def _line_of_points(entries: Entries) -> list[Entry]:

@@ -96,6 +96,8 @@ class Evaluator:
         self.task.evaluating()
         for metric in self.metrics.values():
             metric.reset()
+        if self.ranks is not None:
+            self.ranks.level(model)
         with evaluating(model):
             for x, y in self.batches.epoch(0):
                 with self.autocast:

@@ -27,6 +27,7 @@ from brickyard.errors import RecipeError
 from brickyard.train.closure import needs_closure
 from brickyard.train.data import Batches, mix_seed
 from brickyard.train.tasks import Task
+from brickyard.train.weighing import apart
 
 if TYPE_CHECKING:
     from brickyard.train.setup import Setup
@@ -124,6 +125,7 @@ class Ranks:
         """
         parts = setup.parts
         self._check(setup)
+        setup.findings += apart(setup.recipe, parts.model, self.count)
         self.wrap(parts.model, setup.task)
         self.settle()
         parts.ranks, parts.train = self, self.share(parts.train)
@@ -163,6 +165,15 @@ class Ranks:
                     module.set_requires_gradient_sync(not quiet, recurse=False)
         elif isinstance(self.forward, DistributedDataParallel):
             self.forward.require_backward_grad_sync = not quiet
+
+    def level(self, model: nn.Module) -> None:
+        """Give everybody the first process's buffers: running statistics differ by the parts.
+
+        Args:
+            model: about to be evaluated; every process must call it.
+        """
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
     def settle(self) -> None:
         """Cut the model again after forward passes that no backward pass followed."""

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from brickyard.train.data import Data
     from brickyard.train.recipe import Recipe
 
-__all__ = ["together", "weigh_as", "whole"]
+__all__ = ["apart", "together", "weigh_as", "whole"]
 
+_BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 #: Losses by key whose value for a batch is more than a mean over its samples.
 _JOINT = frozenset({
     "info_nce", "nt_xent", "sup_con", "batch_triplet", "dice", "iou", "tversky", "focal_tversky",
@@ -90,3 +91,34 @@ def whole(recipe: Recipe, data: Data) -> list[dict[str, str]]:
         "try": f"a batch_size of {max(1, count // 16)} or so, or {count} if all at once is meant",
         "why": "Every epoch is one step on all samples.",
     }]  # fmt: skip
+
+
+def apart(recipe: Recipe, model: nn.Module, count: int) -> list[dict[str, str]]:
+    """Return findings where parts of a batch on several processes cannot stand for the whole.
+
+    Args:
+        recipe: names the loss.
+        model: the network.
+        count: processes.
+    """
+    key, size = recipe.loss.name, -(-recipe.batch_size // count)
+    common = {"severity": "warning", "check": "batch_in_parts"}
+    found: list[dict[str, str]] = []
+    if key in _JOINT and not recipe.loss.options.get("gather", False):
+        found.append({
+            **common, "where": "loss",
+            "evidence": f"{key} looks at the samples of a batch together, and each of {count} "
+            f"processes sees {size} of {recipe.batch_size}.",
+            "try": f"a batch_size {count} times as large, or one process",
+            "why": "The mean over parts is not the value of the whole for such a loss.",
+        })  # fmt: skip
+    norms = [name for name, m in model.named_modules() if isinstance(m, _BATCH_NORMS)]
+    if norms:
+        found.append({
+            **common, "where": norms[0],
+            "evidence": f"Each of {count} processes normalizes its own {size} samples of "
+            f"{recipe.batch_size}; evaluation takes the first one's running statistics.",
+            "try": "group_norm or layer_norm, which look at one sample; or a larger batch_size",
+            "why": "The steps are not those of one process with the whole batch.",
+        })  # fmt: skip
+    return found
