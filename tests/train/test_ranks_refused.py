@@ -7,10 +7,12 @@ import torch
 import torch.distributed as dist
 from game_cases import AGENT, GAN, POLICY, PPO
 from ranks import on_ranks
+from torch.distributed.tensor import DTensor
 
 from brickyard.errors import RecipeError
 from brickyard.train import ranks, resolve
 from brickyard.train.evaluate import Evaluator
+from brickyard.train.loop import Loop
 from brickyard.train.setup import build_setup
 from brickyard.train.tasks import Task
 from brickyard.train.together import ranks_of
@@ -118,3 +120,13 @@ def evaluate(rank, found):
 def test_all_evaluate_with_the_statistics_of_the_first():
     """Otherwise figures are a mixture of models, and a checkpoint holds one of them."""
     assert on_ranks(evaluate, 2) == {0: 1.0, 1: 1.0}
+
+
+def test_convolutions_can_be_cut(launched):
+    resolved = resolve(copy.deepcopy({**PLAIN, **NORMS, "distributed": "fsdp"}))
+    setup = build_setup(resolved, ranks_of(resolved.recipe))
+    setup.parts.evaluator, setup.parts.total = None, 2
+    Loop(setup.parts).run()
+    weights = [p for p in setup.parts.model.parameters() if p.ndim == 4]
+    assert len(weights) > 1
+    assert all(isinstance(p, DTensor) and p.grad is not None for p in weights)

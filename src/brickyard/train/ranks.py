@@ -83,6 +83,8 @@ class Ranks:
             return model
         kind = next(model.parameters()).device.type
         mesh = init_device_mesh(kind, (self.count,))
+        for p in model.parameters():  # those of convolutions may have channels last
+            p.data = p.data.contiguous()
         for module in model.modules():
             if isinstance(module, nn.ModuleList) or (
                 isinstance(module, nn.Sequential) and module is not model
