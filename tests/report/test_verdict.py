@@ -212,6 +212,9 @@ def test_diverged_non_finite_and_rising():
     assert "rose to" in rising.sentence
     told = run(good, reason="failed", error="LossError: loss is NaN")
     assert judge(told).kind == "diverged"
+    own = "Diverged: the loss is nan at step 8: first in body.4 (Linear); lower the rate"
+    verdict = judge(run(good, reason="failed", error=own))
+    assert verdict.sentence == "the loss is nan at step 8: first in body.4 (Linear)."
 
 
 def test_a_loss_that_recovers_is_a_note():

@@ -37,7 +37,8 @@ def diverged(f: Facts) -> Verdict | None:
         sentence = f"the training loss rose to {number(end)}; it began at {number(start)}."
         evidence.append(f"Its lowest on the way was {number(low)}.")
     elif f.exit_reason == "failed" and re.search(r"\bnan\b|non-?finite|not finite", f.error, re.I):
-        sentence = f"the run stopped at a number that is not finite: {last_line(f.error)}"
+        own = re.search(r"Diverged: ([^;]+)", f.error)  # what to do about it stands below
+        sentence = f"{own[1]}." if own else f"the run stopped: {last_line(f.error)}"
     else:
         return None
     evidence = [loss_path(loss), *evidence, _gradient_peak(f)]
