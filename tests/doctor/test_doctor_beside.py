@@ -1,6 +1,6 @@
 """What else is on torch's stacks, or goes wrong, stays as it is: modes, threads, failed steps."""
 
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -81,10 +81,15 @@ def test_of_threads_the_first_that_trains_is_followed(count):
         torch.manual_seed(0)
         models, (x, y) = [mlp() for _ in range(count)], data()
 
+        begun = Event()  # so that there is a first one: who comes at once may lose a step
+
         def work(model):
             optimizer = torch.optim.SGD(model.parameters(), 0.1)
+            if model is not models[0]:
+                begun.wait(60)
             for _ in range(25):
                 one_step(model, optimizer, x[:16], y[:16])
+                begun.set()
 
         threads = [Thread(target=work, args=(m,)) for m in models]
         for thread in threads:
