@@ -24,7 +24,7 @@ class Session:
         steps: stop watching after so many optimizer steps; None watches to the end.
         on_limit: gets the report when that limit is reached.
         folder: where children of an outer session leave their findings; empty for one's own.
-        light: leave processes that the watched one starts alone.
+        light: judge once, at the end, and leave processes that the watched one starts alone.
         on_judged: called when what was seen has been judged during the run.
         ignore: names of checks whose findings are left out.
 
@@ -68,7 +68,9 @@ class Session:
     def _start(self) -> None:
         from brickyard.doctor.observe.watcher import Watcher
 
-        self.watcher = Watcher(self.steps, on_limit=self._reached, on_check=self._checked)
+        # a few steps are judged once, at their end
+        check = None if self.light else self._checked
+        self.watcher = Watcher(self.steps, on_limit=self._reached, on_check=check)
         self.watcher.start()
 
     def _reached(self) -> None:

@@ -35,6 +35,8 @@ __all__ = [
     "cross_entropy_loss", "nll_loss",
 ]  # fmt: skip
 
+_WIDE = (torch.float32, torch.float64)
+
 
 def bce_with_logits_loss(
     input: Tensor, target: Tensor, sample_weight: Tensor | None = None,
@@ -64,6 +66,10 @@ def cross_entropy_loss(
     who = "cross_entropy_loss"
     check_modes(who, reduction, validate)
     check_number(who, "label_smoothing", label_smoothing, 0.0, 1.0)
+    if sample_weight is None and reduction == "mean" and validate == "cheap":
+        loss = _plain_mean(input, target, weight, ignore_index, label_smoothing)
+        if loss is not None:
+            return loss
     check_floating(who, "input", input)
     check_not_empty(who, input, reduction)
     axis = 1 if input.dim() > 1 else 0
@@ -112,6 +118,33 @@ def nll_loss(
         return _zero_if(nothing, loss) if reduction == "mean" else loss
     share = _share(loss, target, weight, ignore_index)
     return reduce(who, loss, reduction, sample_weight, share)
+
+
+def _plain_mean(
+    input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, smoothing: float
+) -> Tensor | None:
+    """Return the mean over class indices of a plain batch on the CPU, or None: look closer.
+
+    There torch checks the range of indices itself, so that the usual batch of a small model need
+    not be read twice (a third of the loss's time for 64 samples of 10 classes). Whatever is out of
+    the ordinary goes through the door, which finds the words for it.
+    """
+    ordinary = (
+        not torch.compiler.is_compiling() and type(input) is Tensor and type(target) is Tensor
+        and input.dtype in _WIDE and target.dtype is torch.int64
+        and input.dim() == 2 and input.is_cpu and target.is_cpu
+        and target.shape == input.shape[:1] and input.shape[0] > 0 and input.shape[1] > 1
+    )  # fmt: skip
+    if not ordinary:
+        return None
+    try:
+        loss = F.cross_entropy(
+            input, target, weight, ignore_index=ignore_index, label_smoothing=smoothing
+        )
+        nothing = bool(loss.isnan()) and bool((target == ignore_index).all())
+        return None if nothing else loss
+    except (IndexError, RuntimeError):  # an index out of range; vmap, which has no values
+        return None
 
 
 def _zero_if(nothing: bool | Tensor, loss: Tensor) -> Tensor:

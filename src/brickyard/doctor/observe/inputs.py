@@ -38,6 +38,9 @@ def observe(w: Watcher, call: Call) -> None:
         w.seen.note("input-nonfinite", f"the input of {call.root.name}", call.root.place, bad=bad,
                     of=x.numel(), batch="")  # fmt: skip
         return
+    note = w.seen.note("input-statistics", call.root.name, call.root.place)
+    if note.values and w.seen.step < T.FIRST_STEPS - 1:
+        return  # of the first batches the first and the last are read: it costs a millisecond
     rows = x[:256].float()
     if x.ndim == 4:  # images: a channel is a feature
         features = rows.transpose(0, 1).flatten(1)
@@ -49,7 +52,6 @@ def observe(w: Watcher, call: Call) -> None:
     positive = deviations[deviations > 0]
     flat = rows.flatten(1)
     largest = float(rows.amax())
-    note = w.seen.note("input-statistics", call.root.name, call.root.place)
     note.values.update(
         smallest=float(rows.amin()), largest=largest, std=float(rows.std()),
         integral=bool((rows[:64] == rows[:64].round()).all()) and abs(largest) > 1,

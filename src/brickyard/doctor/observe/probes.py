@@ -108,20 +108,19 @@ class Probes:
         if not names:
             return
         call.root.probed.update(keys[name] for name in names)
-        twin: nn.Module | None = None
-        with self.w.own_time("probe copy"), untouched():
+        with self.w.own_time("probe copy"), untouched(), torch.no_grad():
             twin = twin_of(call.module)
-        if twin is None:
-            return
-        twin.eval()
-        asked = Asked(twin, call)
-        for name in names:
-            begun = perf_counter()
-            with self.w.own_time(f"probe {name}"), untouched(), torch.no_grad():
-                _QUESTIONS[name](self.w, call, asked)
-            if perf_counter() - begun > _MOST_SECONDS:  # a large model: the others cost too much
-                call.root.probed.update(keys.values())
+            if twin is None:
                 return
+            twin.eval()
+            asked = Asked(twin, call)
+            for name in names:
+                begun = perf_counter()
+                with self.w.own_time(f"probe {name}"):
+                    _QUESTIONS[name](self.w, call, asked)
+                if perf_counter() - begun > _MOST_SECONDS:  # a large model: others cost too much
+                    call.root.probed.update(keys.values())
+                    return
 
     def _gap(self, calls: list[Call]) -> None:
         """Compare a batch's loss in training mode with that in evaluation mode."""
