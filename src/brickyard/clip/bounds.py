@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from brickyard.catalog import brick
-from brickyard.clip.norms import is_sharded, joint_norm, local, tensor_norms, unit_norms
+from brickyard.clip.norms import (
+    is_sharded,
+    joint_norm,
+    local,
+    multiply,
+    tensor_norms,
+    unit_norms,
+)
 from brickyard.errors import near
 
 __all__ = ["adaptive_clip", "clip_by_global_norm", "clip_by_layer_norm", "clip_by_value"]
@@ -80,11 +87,11 @@ def clip_by_global_norm(
     norm = joint_norm(grads)
     if norm.device.type != "cpu" and on_nonfinite == "skip":  # without waiting for the device
         factor = torch.where(norm.isfinite(), (max_norm / norm).clamp(max=1.0), 1.0)
-        _multiply(grads, factor)
+        multiply(grads, factor)
         return norm
     norm, value = _finite(norm, grads, on_nonfinite)
     if max_norm < value < math.inf:
-        _multiply(grads, max_norm / value)
+        multiply(grads, max_norm / value)
     return norm
 
 
@@ -148,7 +155,7 @@ def clip_by_layer_norm(
         over = [(g, max_norm / n) for g, n in zip(grads, norms.tolist(), strict=True)
                 if n > max_norm]  # fmt: skip
         if over:
-            _multiply([g for g, _ in over], [factor for _, factor in over])
+            multiply([g for g, _ in over], [factor for _, factor in over])
     return norm
 
 
@@ -336,11 +343,6 @@ def _unmatched(named: Sequence[tuple[str, Tensor]], skip: Skip) -> list[Tensor]:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ValueError(f"skip: {pattern!r} matches no parameter{near(pattern, names)}")
     return [p for name, p in named if not any(fnmatchcase(name, one) for one in patterns)]
-
-
-def _multiply(grads: Sequence[Tensor], factor: Any) -> None:
-    own: Any = [local(g) for g in grads]
-    torch._foreach_mul_(own, factor)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _finite(norm: Tensor, grads: Sequence[Tensor], on_nonfinite: str) -> tuple[Tensor, float]:

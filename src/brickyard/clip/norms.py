@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["is_sharded", "joint_norm", "local", "tensor_norms", "unit_norms"]
+from brickyard.clip import _native
+
+__all__ = ["is_sharded", "joint_norm", "local", "multiply", "tensor_norms", "unit_norms"]
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -23,6 +25,8 @@ def joint_norm(grads: Sequence[Tensor]) -> Tensor:
     """
     if not grads:
         return torch.zeros(())
+    if _native.usable(grads):
+        return torch.tensor(_native.norms(grads)[0], dtype=torch.float32)
     first = grads[0]
     if not any(map(is_sharded, grads)) and all(
         g.device == first.device and g.dtype == first.dtype for g in grads
@@ -39,6 +43,8 @@ def tensor_norms(grads: Sequence[Tensor]) -> Tensor:
     """
     if not grads:
         return torch.zeros(0)
+    if _native.usable(grads):
+        return torch.tensor(_native.norms(grads)[1], dtype=torch.float32)
     found: list[Tensor] = [torch.empty(0)] * len(grads)
     for bucket, places in _buckets(grads).items():
         many = [local(_complete(grads[i])) for i in places]
@@ -92,6 +98,20 @@ def is_sharded(t: Tensor) -> bool:
 def local(t: Tensor) -> Tensor:
     """Return a DTensor's own shard, which shares its memory; other tensors as they are."""
     return t.to_local() if is_sharded(t) else t  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def multiply(grads: Sequence[Tensor], factors: Any) -> None:
+    """Multiply gradients in place.
+
+    Args:
+        grads: of any kind; of DTensors, the shards.
+        factors: a number or a tensor for all, or a list with one number for each.
+    """
+    if not isinstance(factors, Tensor) and _native.usable(grads):
+        _native.scale(grads, factors if isinstance(factors, list) else [factors])
+        return
+    own: Any = [local(g) for g in grads]
+    torch._foreach_mul_(own, factors)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _norms(grads: Sequence[Tensor]) -> list[Tensor]:
