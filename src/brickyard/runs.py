@@ -45,7 +45,7 @@ REPORT = "report.html"
 
 
 @contextmanager
-def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_write(path: Path, mode: str = "w", flush: bool = True) -> Iterator[IO[Any]]:
     """Open a file that appears at ``path`` whole or not at all.
 
     Writes beside it, flushes to the disk, renames. After an error the old file is untouched and
@@ -54,6 +54,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     Args:
         path: where the file shall be.
         mode: ``"w"`` for text, ``"wb"`` for bytes.
+        flush: wait for the disk, so that a power cut leaves the old file or the new one.
     """
     encoding = None if "b" in mode else "utf-8"
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -61,13 +62,15 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         with os.fdopen(handle, mode, encoding=encoding) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if flush:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -208,9 +211,15 @@ class RunFolder:
         with atomic_write(self.path / name) as file:
             file.write(text)
 
-    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        """Write ``environment.json``, ``findings.json`` or ``summary.json``."""
-        with atomic_write(self.path / name) as file:
+    def write_json(self, name: str, value: Mapping[str, Any], flush: bool = True) -> None:
+        """Write ``environment.json``, ``findings.json`` or ``summary.json``.
+
+        Args:
+            name: of the file.
+            value: what it says.
+            flush: wait for the disk.
+        """
+        with atomic_write(self.path / name, flush=flush) as file:
             json.dump(to_json(value), file, indent=1)
             file.write("\n")
 

@@ -196,3 +196,16 @@ def test_fast_paths_of_transformers_stay_fast():
         seen = scores(True)
     assert all(torch.equal(a, b) for a, b in zip(plain, seen, strict=True))
     assert [kind.forward for kind in kinds] == before
+
+
+def test_devices_not_in_use_yet_keep_the_seed_that_they_will_get(monkeypatch):
+    queued = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", queued.append)
+    monkeypatch.setattr(torch.cuda, "manual_seed", queued.append)
+    model, (x, y) = mlp(), data()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    torch.manual_seed(7)
+    with watch() as doctor:
+        for i in range(8):
+            one_step(model, optimizer, x[i * 8 : i * 8 + 8], y[i * 8 : i * 8 + 8])
+    assert (queued, loud(doctor)) == ([7], [])

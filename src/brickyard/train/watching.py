@@ -99,8 +99,8 @@ class Watching:
                 self.tell(_in_words(one))
         before = [Finding.from_dict(one).to_dict() for one in self.setup.findings]
         written["findings"] = [*before, *self.found]
-        with suppress(OSError):  # the summary has them, too
-            self.run.write_json(FINDINGS, written)
+        with suppress(OSError):  # the summary has them, too: no need to wait for the disk
+            self.run.write_json(FINDINGS, written, flush=False)
 
     def _placed(self, found: Finding) -> Finding:
         """Return a finding without a place where that is only the line that calls the trainer."""

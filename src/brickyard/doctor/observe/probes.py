@@ -170,9 +170,7 @@ class Asked:
         def change(t: torch.Tensor) -> torch.Tensor:
             return new if t is old else t.clone()
 
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
+        _seed(seed)
         out = self.twin(*with_tensors(self.args, change), **with_tensors(self.kwargs, change))
         found = next((t for t in tensors(out) if t.ndim >= 2), first_tensor(out))
         return found.detach().float() if found is not None and found.is_floating_point() else None
@@ -196,6 +194,15 @@ def twin_of(model: nn.Module) -> nn.Module | None:
         return copy.deepcopy(model, memo)
     except Exception:
         return None
+
+
+def _seed(seed: int) -> None:
+    """Seed what draws here; ``torch.manual_seed`` would also queue seeds for devices not in use."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    np.random.seed(seed)
+    random.seed(seed)
 
 
 @contextmanager
