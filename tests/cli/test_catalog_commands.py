@@ -230,7 +230,10 @@ def test_commands_of_two_words(run, monkeypatch):
 
     assert run("thing", "check", "a", "x=1", "--out", "d", "y=2")[:2] == (7, "a ['x=1', 'y=2'] d\n")
     assert "needs one of: check" in run("thing")[2]
-    assert "needs one of: check" in run("thing", "chek")[2]
+    assert "needs one of: check; got 'chek'" in run("thing", "chek")[2]
+    code, out, error = run("thing", "--help")
+    assert (code, error) == (0, "")
+    assert "thing check" in out
 
 
 def test_ctrl_c_ends_quietly(run, monkeypatch):

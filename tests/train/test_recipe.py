@@ -181,7 +181,16 @@ def test_unreadable_yaml(text, says, recipe):
 
 def test_no_such_file_lists_its_neighbours(recipe):
     path = recipe()
-    with pytest.raises(RecipeError, match=r"no recipe at .*other.yaml; .* has try.yaml"):
+    path.with_name(".hidden.yaml").write_text("data: digits\n", encoding="utf-8")
+    path.with_name("workflow.yaml").write_text("on: push\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"no recipe at .*other.yaml; there are [^,]*try.yaml$"):
+        load(path.with_name("other.yaml"))
+    with pytest.raises(RecipeError, match=r"no recipe at .*tri.yaml; did you mean [^,]*try.yaml\?"):
+        load(path.with_name("tri.yaml"))
+    below = path.parent / "recipes"
+    below.mkdir()
+    path.rename(below / "try.yaml")
+    with pytest.raises(RecipeError, match=r"there are .*recipes/try.yaml$"):
         load(path.with_name("other.yaml"))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -100,6 +100,11 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"brickyard {__version__}")
         return 0
+    if arguments[1:] in (["-h"], ["--help"]) and arguments[0] not in COMMANDS:
+        several = {k: v for k, v in COMMANDS.items() if k.startswith(f"{arguments[0]} ")}
+        if several:
+            print(_overview(several))
+            return 0
     chosen, rest = _choose(arguments)
     parser = _Parser(prog=f"brickyard {chosen.name}", description=chosen.about, allow_abbrev=False)
     for names, settings in chosen.arguments:
@@ -127,12 +132,13 @@ def _choose(arguments: list[str]) -> tuple[Command, list[str]]:
     first = arguments[0]
     seconds = [name.split()[1] for name in COMMANDS if name.startswith(f"{first} ")]
     if seconds:
-        raise UserError(f"brickyard {first} needs one of: {', '.join(seconds)}")
+        given = f"; got {arguments[1]!r}" if arguments[1:] else ""
+        raise UserError(f"brickyard {first} needs one of: {', '.join(seconds)}{given}")
     raise UserError(f"no command is called {first!r}{near(first, COMMANDS)}")
 
 
-def _overview() -> str:
-    width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {one.name:{width}}{one.about}" for one in COMMANDS.values()]
+def _overview(commands: Mapping[str, Command] = COMMANDS) -> str:
+    width = max(map(len, commands)) + 2
+    lines = [f"  {one.name:{width}}{one.about}" for one in commands.values()]
     usage = "usage: brickyard COMMAND [arguments]      brickyard COMMAND --help"
     return "\n".join([usage, "", ABOUT, "", *lines])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +69,24 @@ def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _others(path: Path) -> str:
-    found = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-    return f"; {path.parent}/ has {', '.join(found[:8])}" if found else ""
+    """Return the recipes that are there, for the message."""
+    for folder in (path.parent, path.parent / "recipes"):
+        found = [one for one in sorted(folder.glob("[!.]*.y*ml")) if _is_recipe(one)]
+        if found:
+            names = {one.stem: str(one) for one in found}
+            close = get_close_matches(path.stem, names)
+            if close:
+                return f"; did you mean {' or '.join(names[one] for one in close)}?"
+            more = ", ..." if len(found) > 8 else ""
+            return f"; there are {', '.join(map(str, found[:8]))}{more}"
+    return ""
+
+
+def _is_recipe(path: Path) -> bool:
+    with suppress(OSError, UnicodeDecodeError):
+        words = {line.partition(":")[0] for line in path.read_text(encoding="utf-8").splitlines()}
+        return bool(words & {"data", "model", "task"})
+    return False
 
 
 def parse(text: str, source: str) -> tuple[Any, dict[str, int]]:
