@@ -119,13 +119,23 @@ class RunFolder:
         path = Path(out) if out is not None else Path("runs") / name / stamp
         if out is None and path.exists():
             path = Path(f"{path}-{os.getpid()}")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(f"{path} exists and is not empty; give another --out, or resume it")
+        cls.refuse_used(path)
         try:
             (path / CHECKPOINTS).mkdir(parents=True)
         except OSError as error:
             raise RunError(f"cannot make the run folder {path}: {error.strerror}") from error
         return cls(path)
+
+    @staticmethod
+    def refuse_used(path: str | Path) -> None:
+        """Refuse a folder for a new run that holds something.
+
+        Raises:
+            RunError: it does.
+        """
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path} exists and is not empty; give another --out, or resume it")
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:

@@ -377,3 +377,20 @@ def test_worst_images_are_the_worst(data, tmp_path):
     assert evaluation["worst_images"].shape[1:] == (side, side)
     assert evaluation["worst_images"].dtype == np.uint8
     assert os.environ.get("CI") or evaluation["worst_images"].max() == 255
+
+
+def test_two_metrics_of_one_kind_have_columns_of_their_own(tmp_path):
+    both = ["accuracy", {"name": "accuracy", "top_k": 3}]
+    given = {**RECIPE, "metrics": both, "monitor": "accuracy_top_k_3", "budget": "1ep"}
+    result = train(given, out=tmp_path / "run")
+    assert result.summary["monitor"] == {"name": "accuracy_top_k_3", "mode": "max"}
+    best = result.summary["best"]["val"]
+    assert best["accuracy"] < best["accuracy_top_k_3"] <= 1
+    assert "accuracy_top_k_3" in read_rows(tmp_path / "run")[-1]
+
+
+def test_a_folder_in_use_is_refused_before_the_data_are_read(tmp_path, monkeypatch):
+    (tmp_path / "kept.txt").write_text("mine", encoding="utf-8")
+    monkeypatch.setattr("brickyard.train.session.build_setup", lambda *_: pytest.fail("too late"))
+    with pytest.raises(RunError, match="is not empty"):
+        train(RECIPE, out=tmp_path)

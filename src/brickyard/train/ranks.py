@@ -53,6 +53,11 @@ class Ranks:
     """
 
     def __init__(self, how: str, device: str):
+        if ":" in device:
+            raise RecipeError(
+                f"device: {device} is one device, and {os.environ['WORLD_SIZE']} processes train; "
+                f"take {device.partition(':')[0]}: each process takes the one with its number"
+            )
         kind = _accelerator(device)
         self.local = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")))
         if kind in BACKENDS and self.local < torch.accelerator.device_count():
@@ -71,7 +76,7 @@ class Ranks:
     def device(self, name: str) -> str:
         """Return the recipe's device, or this process's own of several accelerators."""
         kind = _accelerator(name)
-        return f"{kind}:{self.local}" if kind != "cpu" and ":" not in name else name
+        return name if kind == "cpu" else f"{kind}:{self.local}"
 
     def shard(self, model: nn.Module) -> nn.Module:
         """Return the model with its parameters cut over the processes, for ``"fsdp"``.

@@ -74,7 +74,7 @@ def train(
 
     Raises:
         RecipeError: the recipe is wrong.
-        RunError: the run folder cannot be made.
+        RunError: the run folder holds something, or cannot be made.
 
     Example:
         >>> import tempfile
@@ -92,6 +92,8 @@ def train(
     else:
         resolved = resolve(recipe)
     ranks = ranks_of(resolved.recipe)
+    if out is not None and ranks is None:
+        RunFolder.refuse_used(out)  # before minutes may go into reading the data
     setup = build_setup(resolved, ranks)
     watch = profiled(setup.parts, profile) if profile else None
     with run_folder(resolved.recipe.name, out, ranks) as run:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from brickyard.train.make import make, place, target_of
 from brickyard.train.memory import building_told
 from brickyard.train.optimization import Built, build_optimizer
 from brickyard.train.precision import Precision
-from brickyard.train.recipe import Recipe, Resolved
+from brickyard.train.recipe import Component, Recipe, Resolved
 from brickyard.train.regularizing import (
     Regularizers,
     build_regularizers,
@@ -285,21 +286,16 @@ def _evaluator(
 ) -> Evaluator:
     metrics, modes = {}, {"loss": "min"} if task.held_out_loss else {}
     for i, one in enumerate(recipe.metrics):
-        name = one.name or one.target.rpartition(":")[2]
         with place(f"metrics.{i}"):
+            name = _column(one, metrics)
             if one.name:
                 card = catalog.get(one.name, "metric")
                 if task.name not in card.facts["task"]:
                     raise ValueError(
-                        f"{name} is for {card.facts['task']}, and {data.name} is {task.name}; "
+                        f"{one.name} is for {card.facts['task']}, and {data.name} is {task.name}; "
                         f"take {_metrics_for(task)}"
                     )
                 modes[name] = "max" if card.facts["better"] == "higher" else "min"
-            if name in metrics:
-                raise ValueError(
-                    f"{name} is measured already, and rows have one column for a name; keep one of "
-                    "them, or give the other by target as a function of its own name"
-                )
             metrics[name] = make(one, "metric", outputs=task.metric_outputs, classes=data.classes)
             modes.setdefault(name, "max" if metrics[name].higher_is_better else "min")
     monitor = recipe.monitor or next(iter(metrics), "loss")
@@ -317,6 +313,20 @@ def _evaluator(
     val = _batches(recipe, data, device)
     picture = data.facts.get("image")
     return Evaluator(val, loss, task, metrics, monitor, modes[monitor], autocast, picture)
+
+
+def _column(one: Component, taken: Collection[str]) -> str:
+    """Return the name that a metric's values get; with its options when it is not the first."""
+    name = one.name or one.target.rpartition(":")[2]
+    if name in taken:
+        options = "_".join(f"{option}_{value}" for option, value in one.options.items())
+        name = re.sub(r"[^\w.-]+", "_", f"{name}_{options}").rstrip("_")
+    if name in taken:
+        raise ValueError(
+            f"{name} is measured already, and rows have one column for a name; keep one of them, "
+            "or give the other by target as a function of its own name"
+        )
+    return name
 
 
 def _metrics_for(task: Task) -> str:
