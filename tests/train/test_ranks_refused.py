@@ -84,7 +84,7 @@ def test_each_process_has_an_accelerator_of_its_own(monkeypatch):
     assert begun == [("nccl", 1)], "the device is chosen before anything is sent"
     assert mine.device("auto") == "cuda:1"
     assert mine._device() == torch.device("cuda:1")
-    with pytest.raises(RecipeError, match=r"device: cuda:1 is one device, and 8 proc.*; take cuda:"):
+    with pytest.raises(RecipeError, match=r"cuda:1 is one device, and 8 proc.*; take cuda:"):
         ranks.Ranks("ddp", "cuda:1")
     assert len(begun) == 1, "refused before the processes wait for each other"
 
