@@ -30,6 +30,7 @@ from typing import IO, Any
 import numpy as np
 import yaml
 
+from brickyard import yamls
 from brickyard.errors import RunError
 
 RECIPE = "recipe.yaml"
@@ -196,7 +197,7 @@ class RunFolder:
     def write_recipe(self, recipe: Mapping[str, Any]) -> None:
         """Write the resolved recipe."""
         with atomic_write(self.path / RECIPE) as file:
-            yaml.safe_dump(dict(recipe), file, sort_keys=False, allow_unicode=True)
+            file.write(yamls.dump(dict(recipe)))
 
     def recipe(self) -> dict[str, Any]:
         """Return the resolved recipe.
@@ -206,7 +207,7 @@ class RunFolder:
         """
         path = self.path / RECIPE
         try:
-            recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+            recipe = yamls.parse(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())[:200]
             raise RunError(f"{path} is not readable YAML ({reason})") from error

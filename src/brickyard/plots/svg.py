@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -28,10 +29,16 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
     """
     # Plain strings of escaped parts: Markup.format parses its text anew for every attribute.
     inner = "".join(map(escape, children))
-    pairs = ((k.rstrip("_").replace("_", "-"), v) for k, v in attributes.items() if v is not None)
-    # viewBox and the like keep their capitals: no attribute used here has an underscore itself.
-    written = "".join(f' {escape(k)}="{escape(v)}"' for k, v in pairs)
+    written = "".join(
+        [f' {_spelt(k)}="{escape(v)}"' for k, v in attributes.items() if v is not None]
+    )
     return Markup(f"<{name}{written}>{inner}</{name}>" if children else f"<{name}{written}/>")
+
+
+@cache
+def _spelt(name: str) -> str:
+    """Return an attribute's name: capitals stay, as in viewBox, and none has an underscore."""
+    return str(escape(name.rstrip("_").replace("_", "-")))
 
 
 def pct(share: float) -> str:

@@ -52,7 +52,7 @@ def write_comparison(runs: Sequence[str | Path], out: Path | None = None) -> Pat
 def _write(path: Path, page: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
+        with atomic_write(path, flush=False) as file:  # it can be written again
             file.write(page)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error

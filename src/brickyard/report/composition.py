@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
-from brickyard import catalog
+from brickyard import catalog, yamls
 from brickyard.errors import CatalogError
 from brickyard.report.facts import Facts
 from brickyard.report.wording import (
@@ -168,7 +166,7 @@ def recipe_text(f: Facts) -> str:
     """Return the resolved recipe as YAML."""
     if not f.recipe:
         return ""
-    return yaml.safe_dump(dict(f.recipe), sort_keys=False, allow_unicode=True)
+    return yamls.dump(dict(f.recipe))
 
 
 def layers(f: Facts, most: int = 60) -> dict[str, Any] | None:

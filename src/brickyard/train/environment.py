@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -19,12 +21,14 @@ from brickyard.version import __version__
 _PACKAGES = ("numpy", "torchmetrics", "scikit-learn", "mlxtend", "pandas", "pyarrow", "pillow")
 
 
-def describe_environment(root: Path) -> dict[str, Any]:
+def describe_environment(root: Path, git: tuple[str, bool]) -> dict[str, Any]:
     """Return versions, machine, git commit and command line.
 
     Args:
         root: folder of the recipe; its git commit is noted, and relative paths start there.
+        git: what :func:`asking_git` found.
     """
+    commit, changes = git
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -38,8 +42,8 @@ def describe_environment(root: Path) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "git_commit": _git(root, "rev-parse", "HEAD"),
-        "git_changes": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
+        "git_commit": commit,
+        "git_changes": changes,
     }
 
 
@@ -64,11 +68,38 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _git(root: Path, *words: str) -> str:
+@contextmanager
+def asking_git(root: Path) -> Iterator[Callable[[], tuple[str, bool]]]:
+    """Ask git, which takes a while, beside what the block does.
+
+    Args:
+        root: a folder.
+
+    Yields:
+        What returns the commit that the folder stands at, "" for none, and whether files differ.
+    """
+    words = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch"]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=5, check=False
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        asked = subprocess.Popen(
+            [*words, "--untracked-files=no"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True, encoding="utf-8", errors="replace",
+        )  # fmt: skip
+    except OSError:  # no git here
+        yield lambda: ("", False)
+        return
+
+    def answer() -> tuple[str, bool]:
+        try:
+            said = asked.communicate(timeout=5)[0].splitlines()
+        except (OSError, subprocess.SubprocessError):
+            return "", False
+        known = [line.split()[2] for line in said if line.startswith("# branch.oid ")]
+        commit = known[0] if known and known[0] != "(initial)" else ""
+        return commit, any(not line.startswith("#") for line in said)
+
+    with asked:
+        try:
+            yield answer
+        finally:
+            if asked.poll() is None:
+                asked.kill()

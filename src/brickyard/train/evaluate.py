@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 Batch = tuple[Tensor, Tensor]
 #: Samples that a task shows in the report.
 SHOWN = 8
+#: Outputs of an evaluation beyond this are not kept for the page.
+_MOST_BYTES = 64 * 2**20
 
 
 class Metric(Protocol):
@@ -81,6 +84,9 @@ class Evaluator:
         self.mode = mode
         self.autocast = autocast or nullcontext()
         self.picture = tuple(picture or ())
+        #: Outputs of the latest run, and of the one that :meth:`keep` was called after.
+        self._latest: list[tuple[Any, Any]] = []
+        self._kept: tuple[int, list[tuple[Any, Any]]] = (-1, [])
         #: The processes that each have a part of every batch; torchmetrics adds its sums up itself.
         self.ranks: Ranks | None = None
 
@@ -93,6 +99,7 @@ class Evaluator:
     def run(self, model: nn.Module) -> dict[str, float]:
         """Return the mean loss and every metric over the split."""
         total, samples = 0.0, 0.0
+        self._latest, room = [], -1.0 if self.ranks is not None else _MOST_BYTES
         self.task.evaluating()
         for metric in self.metrics.values():
             metric.reset()
@@ -102,6 +109,10 @@ class Evaluator:
             for x, y in self.batches.epoch(0):
                 with self.autocast:
                     output = self.task.forward(model, x)
+                    room -= _bytes(output)
+                    self._latest.append((getattr(x, "shape", None), output))
+                    if room < 0:
+                        self._latest.clear()
                     if not getattr(self.batches, "counts", True):  # another process has it
                         continue
                     if self.task.held_out_loss:
@@ -120,13 +131,25 @@ class Evaluator:
             values = {name: float(metric.compute()) for name, metric in self.metrics.items()}
         return {"loss": total / samples, **values} if self.task.held_out_loss else values
 
-    def inspect(self, model: nn.Module, worst: int = 24) -> dict[str, np.ndarray]:
+    def keep(self, step: int) -> None:
+        """Keep the outputs of the latest run, if they are small: :meth:`inspect` may want them.
+
+        Args:
+            step: what to ask for them by.
+        """
+        self._kept = (step, self._latest)
+
+    def inspect(
+        self, model: nn.Module, worst: int = 24, step: int | None = None
+    ) -> dict[str, np.ndarray]:
         """Return what the task tells of every sample, and the images with the greatest loss.
 
         Args:
             model: the network, usually with its best weights.
             worst: how many images with the greatest loss to keep.
+            step: that its weights are of; outputs kept for it are not computed again.
         """
+        known = list(self._kept[1]) if step == self._kept[0] else []
         rows: list[dict[str, Tensor]] = []
         images: list[Tensor] = []
         self.task.evaluating()
@@ -134,7 +157,8 @@ class Evaluator:
             hardest: list[Batch] = []
             for x, y in self.batches.epoch(0):
                 with self.autocast:
-                    output = self.task.forward(model, x)
+                    same = bool(known) and known[0][0] == getattr(x, "shape", None)
+                    output = known.pop(0)[1] if same else self.task.forward(model, x)
                 rows.append(self.task.inspect(output, y))
                 if not rows[-1]:
                     return self._show(model, x[:SHOWN], y[:SHOWN])
@@ -169,6 +193,11 @@ class Evaluator:
     def _show(self, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, np.ndarray]:
         shown = self.task.show(model, x, y)
         return {f"shown_{name}": np.asarray(value) for name, value in shown.items()}
+
+
+def _bytes(output: Any) -> float:
+    """Return the size of an output that is one tensor; others are not kept."""
+    return output.numel() * output.element_size() if isinstance(output, Tensor) else math.inf
 
 
 def _starts(rows: list[dict[str, Tensor]]) -> list[int]:

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
-from brickyard import catalog
+from brickyard import catalog, yamls
 from brickyard.doctor.observe.tensors import tensors
 from brickyard.errors import RunError
 from brickyard.runs import RECIPE, RunFolder, sync_folder
@@ -111,8 +110,8 @@ def export_run(
                     if formats == ("pt2",):
                         raise RunError(f"no {PROGRAM}: {error}") from error
                     made.warnings.append(f"no {PROGRAM}: {error}")
-            with (fresh / RECIPE).open("w", encoding="utf-8") as file:
-                yaml.safe_dump(resolved.recipe.to_dict(), file, sort_keys=False)
+            text = yamls.dump(resolved.recipe.to_dict())
+            (fresh / RECIPE).write_text(text, encoding="utf-8")
             made.files = {path.name: checksum(path) for path in sorted(fresh.iterdir())}
             from brickyard.train.model_card import write_card
 

@@ -325,6 +325,7 @@ class Loop:
         value = values[evaluator.monitor]
         best = not state.best or evaluator.better(value, state.best["val"][evaluator.monitor])
         if best:
+            evaluator.keep(state.step)
             state.best = {"step": state.step, "epoch": self.epochs(), "val": values}
             if self.raw:
                 state.best["raw"] = self.raw

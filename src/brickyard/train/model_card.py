@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from torch import Tensor
 
+from brickyard import yamls
 from brickyard.runs import to_json
 from brickyard.train.tasks import Task
 from brickyard.version import __version__
@@ -41,9 +41,10 @@ def _head(made: Exported) -> str:
     when = f"after step {about['step']:,}"
     if "epoch" in about:
         when += f" (epoch {about['epoch']:.4g})"
-    front = yaml.safe_dump(
-        {"library_name": "brickyard", "tags": [made.facts["task"].name, recipe.model.label],
-         "model_name": recipe.name}, sort_keys=False)  # fmt: skip
+    front = yamls.dump({
+        "library_name": "brickyard", "tags": [made.facts["task"].name, recipe.model.label],
+        "model_name": recipe.name,
+    })  # fmt: skip
     return (
         f"---\n{front}---\n\n# {recipe.name}\n\n`{recipe.model.label}` with {count:,} parameters "
         f"for {made.facts['task'].name}, trained on `{data.name}` with Brickyard {__version__}. "
@@ -159,7 +160,7 @@ def _data(made: Exported) -> str:
         f"validation. Fingerprint of the samples: `{data.facts.get('fingerprint', 'none')}`.",
     ]
     if facts:
-        lines.append(_code(yaml.safe_dump(to_json(facts), sort_keys=False).rstrip(), "yaml"))
+        lines.append(_code(yamls.dump(to_json(facts)).rstrip(), "yaml"))
     lines += [f"- {one}" for one in data.warnings]
     return "\n\n".join(lines)
 
@@ -176,7 +177,7 @@ def _training(made: Exported) -> str:
         )
     else:
         lines.append("The run has not ended.")
-    recipe = yaml.safe_dump(made.facts["recipe"].to_dict(), sort_keys=False).rstrip()
+    recipe = yamls.dump(made.facts["recipe"].to_dict()).rstrip()
     lines += [f"| environment | |\n|---|---|\n{rows}", "The whole recipe:", _code(recipe, "yaml")]
     return "\n\n".join(lines)
 

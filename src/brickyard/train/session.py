@@ -21,7 +21,7 @@ from brickyard.regularize import Ensemble
 from brickyard.runs import ENVIRONMENT, GROUPS, SUMMARY, TELEMETRY, MetricsWriter, RunFolder
 from brickyard.train.checkpoint import Checkpoints
 from brickyard.train.data.reading import Unreadable, explaining_deaths, unreadable_in
-from brickyard.train.environment import describe_environment
+from brickyard.train.environment import asking_git, describe_environment
 from brickyard.train.fit import in_words, loss_told
 from brickyard.train.keeping import Keeper
 from brickyard.train.loggers import Rows, RunFacts
@@ -94,11 +94,13 @@ def train(
     ranks = ranks_of(resolved.recipe)
     if out is not None and ranks is None:
         RunFolder.refuse_used(out)  # before minutes may go into reading the data
-    setup = build_setup(resolved, ranks)
+    with asking_git(resolved.root) as git:
+        setup = build_setup(resolved, ranks)
+        environment = describe_environment(resolved.root, git())
     watch = profiled(setup.parts, profile) if profile else None
     with run_folder(resolved.recipe.name, out, ranks) as run:
         try:
-            run.write_json(ENVIRONMENT, describe_environment(resolved.root))
+            run.write_json(ENVIRONMENT, environment)
             run.write_text(GROUPS, setup.built.table())
             run.write_recipe(resolved.recipe.to_dict())  # last: with it, the folder is a run
         except OSError as error:
@@ -263,8 +265,7 @@ class Session:
 
         model, told, ensemble = self.setup.parts.model, [], None
         if not error:
-            if reason != "interrupted":
-                self._take_best()
+            of = self._take_best() if reason != "interrupted" else None
             told, ensemble = what_they_did(
                 self.setup.regularizers, self.setup.evaluator, self.setup.task.trained(model),
                 self.state.best,
@@ -272,7 +273,7 @@ class Session:
             if ensemble is not None and reason != "interrupted":
                 self._keep_members(ensemble)
             self.folder.write_evaluation(
-                **self.setup.evaluator.inspect(model),
+                **self.setup.evaluator.inspect(model, step=of),
                 **(
                     {"classes": np.array(self.setup.data.classes)}
                     if self.setup.data.classes
@@ -292,20 +293,22 @@ class Session:
             )
         return Result(self.folder, model, summary, ensemble)
 
-    def _take_best(self) -> None:
-        """End with the best weights, unless early stopping was told to keep the last ones."""
+    def _take_best(self) -> int | None:
+        """End with the best weights, and return the step that they are of.
+
+        None: early stopping was told to keep the last ones.
+        """
         stopping, average = self.setup.parts.stopping, self.setup.parts.average
         if stopping is not None and not stopping.restore_best:
             if average is not None and average.ready:
                 average.keep()
-            return
-        if not self.state.best:
-            return
-        best = self.keeper.best()
+            return None
+        best = self.keeper.best() if self.state.best else None
         if best is None:
-            return
+            return None
         self.setup.parts.model.load_state_dict(best["model"])
         self.state.best = {k: best[k] for k in ("step", "epoch", "val", "raw") if k in best}
+        return best["step"]
 
     def _keep_members(self, joint: Ensemble) -> None:
         """Write the members as a checkpoint of their own: an ensemble to load elsewhere."""

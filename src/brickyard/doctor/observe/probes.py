@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Larger models are asked without a copy of their modules' attributes only; none is copied here.
 _MOST_SECONDS = 0.5
+#: Samples that a question is asked with.
+_ROWS = 16
 _DROPS = ("dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout",
           "feature_alpha_dropout", "feature_dropout")  # fmt: skip
 
@@ -145,11 +147,25 @@ class Asked:
 
     def __init__(self, twin: nn.Module, call: Call) -> None:
         self.twin = twin
-        self.args = with_tensors(call.args, lambda t: t.detach())
-        self.kwargs = with_tensors(call.kwargs, lambda t: t.detach())
-        self.given = [t for t in tensors((self.args, self.kwargs)) if t.ndim >= 1]
         self.drops: list[tuple[str, float, Place]] = []
         self._base: list[torch.Tensor | None] = []
+        lengths = {t.shape[0] for t in tensors((call.args, call.kwargs)) if t.ndim >= 1}
+        few = len(lengths) == 1 and max(lengths) > _ROWS
+        self._take(call, _ROWS if few else None)
+        if few:
+            try:
+                self.base()
+            except Exception:  # a model for one size of batch only
+                self._take(call, None)
+
+    def _take(self, call: Call, rows: int | None) -> None:
+        """Take a call's inputs, or the first rows of all of them: they answer as well."""
+
+        def part(t: torch.Tensor) -> torch.Tensor:
+            return t.detach()[:rows] if t.ndim >= 1 else t.detach()
+
+        self.args, self.kwargs = with_tensors(call.args, part), with_tensors(call.kwargs, part)
+        self.given = [t for t in tensors((self.args, self.kwargs)) if t.ndim >= 1]
 
     def base(self) -> torch.Tensor | None:
         """Return the output for the inputs as they are; one pass serves all questions."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from brickyard import yamls
 from brickyard.catalog import brick
 from brickyard.train.loggers.base import Logger, RunFacts
 
@@ -78,7 +79,5 @@ class TensorBoard(Logger):
 
 def _as_code(recipe: Mapping[str, Any]) -> str:
     """Return the recipe as a block of code in Markdown."""
-    import yaml
-
-    text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)
+    text = yamls.dump(dict(recipe))
     return "\n".join(f"    {line}" for line in text.splitlines())
