@@ -17,8 +17,7 @@ CODE = MODULES + sorted(
 
 #: Rooms from the ground up; a room may import those below its own level and itself.
 LEVELS = [
-    {"errors", "version"},
-    {"yamls"},
+    {"errors", "version", "yamls"},
     {"catalog", "runs", "compiler"},
     {"plots", "reading"},
     {"nn", "losses", "schedules", "clip", "regularize", "augment"},
