@@ -55,7 +55,7 @@ def counted():
     return Counted(torch.nn.Linear(64, 10))
 
 
-@pytest.mark.parametrize(("room", "passes"), [(64 * 2**20, 2), (1000, 3)])
+@pytest.mark.parametrize(("room", "passes"), [(16 * 2**20, 2), (1000, 3)])
 def test_the_page_rests_on_the_outputs_that_judged_the_best_weights(
     room, passes, tmp_path, monkeypatch
 ):

@@ -21,7 +21,7 @@ Batch = tuple[Tensor, Tensor]
 #: Samples that a task shows in the report.
 SHOWN = 8
 #: Outputs of an evaluation beyond this are not kept for the page.
-_MOST_BYTES = 64 * 2**20
+_MOST_BYTES = 16 * 2**20
 
 
 class Metric(Protocol):
