@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -20,10 +21,11 @@ def dump(value: Any) -> str:
         >>> dump({"data": "digits", "lr": 0.001})
         'data: digits\nlr: 0.001\n'
     """
-    text = yaml.dump(value, Dumper=_DUMPER, sort_keys=False, allow_unicode=True)
-    if "\\U" in text:  # the C library spells out what is beyond 16 bits, such as emoji
-        return yaml.dump(value, Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True)
-    return text
+    with suppress(UnicodeEncodeError):  # a path's bytes that are no UTF-8
+        text = yaml.dump(value, Dumper=_DUMPER, sort_keys=False, allow_unicode=True)
+        if "\\U" not in text:  # the C library spells out what is beyond 16 bits, such as emoji
+            return text
+    return yaml.dump(value, Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True)
 
 
 def parse(text: str) -> Any:
@@ -39,4 +41,7 @@ def parse(text: str) -> Any:
         >>> parse("data: digits")
         {'data': 'digits'}
     """
-    return yaml.load(text, Loader=_LOADER)
+    try:
+        return yaml.load(text, Loader=_LOADER)
+    except (yaml.YAMLError, UnicodeEncodeError):  # it takes less; the words are Python's
+        return yaml.load(text, Loader=yaml.SafeLoader)

@@ -91,8 +91,9 @@ def test_what_is_not_finite_stays_seen(bad):
     "other",
     [torch.ones(3, dtype=torch.float64), torch.ones(3).half(), torch.ones(4, 4)[:, ::2],
      torch.ones(3, requires_grad=True), torch.ones(3, device="meta"), torch.eye(3).to_sparse(),
-     torch.nn.Parameter(torch.ones(2)), torch.ones(2, 3).t()],
-    ids=["double", "half", "strided", "graph", "meta", "sparse", "parameter", "transposed"],
+     torch.nn.Parameter(torch.ones(2)), torch.ones(2, 3).t(), torch._efficientzerotensor((5,))],
+    ids=["double", "half", "strided", "graph", "meta", "sparse", "parameter", "transposed",
+         "without memory"],
 )  # fmt: skip
 def test_all_else_goes_to_torch(other):
     assert not _native.usable([torch.ones(2), other])
@@ -116,3 +117,17 @@ def test_clipping_without_a_compiler_is_the_same(clip, plain):
     assert not _native.usable([torch.ones(2)])
     for one, other in zip(built, run(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_gradient_given_twice_is_scaled_twice():
+    one = torch.ones(1_000_000)
+    norms.multiply([one, one], 0.5)
+    assert one.unique().tolist() == [0.25]
+
+
+def test_the_norm_is_where_the_gradients_are():
+    weight = torch.zeros(2)
+    weight.grad = torch.tensor([3.0, 4.0])
+    with torch.device("meta"):
+        norm = clip_by_global_norm([weight], 1.0)
+    assert (float(norm), weight.grad.tolist()) == (5.0, pytest.approx([0.6, 0.8]))

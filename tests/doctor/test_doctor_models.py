@@ -10,7 +10,7 @@ from doctor_seen import HERE, judged, line, watched
 from torch import nn
 from torch.nn import functional as F
 
-from brickyard.doctor import preflight
+from brickyard.doctor import preflight, watch
 from brickyard.doctor.observe.record import LossSeen, Seen
 
 
@@ -316,3 +316,52 @@ def test_a_batch_that_cannot_be_learned():
     assert "80% less is expected" in said.evidence
     x = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
     assert preflight(mlp(5, 64, 3), F.cross_entropy, (x, y), steps=60).findings() == []
+
+
+# -- 34 batch-mixing -----------------------------------------------------------------------------
+class Centred(nn.Module):
+    """Take the batch's mean off; ``calls`` has the samples of each call in evaluation."""
+
+    def __init__(self, outputs, only=0):
+        super().__init__()
+        self.fc, self.only, self.calls = nn.Linear(8, outputs), only, []
+
+    def forward(self, x, others=None):
+        assert not self.only or len(x) == self.only
+        if not self.training:
+            self.calls.append(len(x))
+        h = self.fc(x if others is None else x + x[others])
+        return h - h.mean(0)
+
+
+def mixed(model, batch):
+    with watch() as doctor:
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        for _ in range(5):
+            given = batch()
+            optimizer.zero_grad()
+            ce(model(*given), torch.randint(0, model.fc.out_features, (64,))).backward()
+            optimizer.step()
+    assert doctor.report().problems == []
+    return "batch-mixing" in [f.check for f in doctor.report().findings]
+
+
+@pytest.mark.parametrize("outputs", [3, 15, 16, 64])
+def test_samples_that_mix_are_found_with_any_number_of_outputs(outputs):
+    assert mixed(Centred(outputs), lambda: (torch.randn(64, 8),))
+
+
+def test_samples_that_mix_are_found_in_sorted_data():
+    first_alike = torch.cat([torch.ones(40, 8), torch.zeros(24, 8)])
+    assert mixed(Centred(3), lambda: (first_alike + torch.rand(()),))
+
+
+def test_a_model_for_one_size_of_batch_is_asked_with_it():
+    assert mixed(Centred(3, only=64), lambda: (torch.randn(64, 8),))
+
+
+def test_samples_that_name_each_other_stay_together(monkeypatch):
+    rows = []
+    monkeypatch.setattr(Centred, "calls", property(lambda _: rows, lambda *_: None), raising=False)
+    assert mixed(Centred(3), lambda: (torch.randn(64, 8), torch.randint(0, 64, (64,))))
+    assert set(rows) == {64}

@@ -18,6 +18,8 @@ from torch import Tensor
 from brickyard.compiler import BuildError, load
 
 _PIECE = 4096
+#: So many values are read by one thread: waking others takes longer.
+_ALONE = 32 * _PIECE
 _TEXT = r"""
 #include <stdint.h>
 #include <math.h>
@@ -25,8 +27,7 @@ _TEXT = r"""
 #define LANES 32
 #define ROW (8 * LANES)
 
-/* Small sets are read by one thread: waking others takes longer. */
-#define EACH_PIECE _Pragma("omp parallel for num_threads(threads) schedule(static) if (all > 32)")
+#define EACH_PIECE _Pragma("omp parallel for num_threads(threads) if (threads > 1)")
 
 static double squares(const float *x, int64_t n)
 {
@@ -117,6 +118,7 @@ def usable(tensors: Sequence[Tensor]) -> bool:
     for t in tensors:
         if not (
             type(t) is Tensor and t.dtype is torch.float32 and t.is_cpu and not t.requires_grad
+            and t.layout is torch.strided and not t._is_zerotensor()
             and (t.is_contiguous() or t.is_contiguous(memory_format=_last(t)))
         ):  # fmt: skip
             return False
@@ -133,9 +135,9 @@ def norms(tensors: Sequence[Tensor]) -> tuple[float, list[float]]:
     Args:
         tensors: for which :func:`usable` holds.
     """
-    given, pieces = _given(tensors)
+    given, pieces, threads = _given(tensors)
     sums, each = (ctypes.c_double * pieces)(), (ctypes.c_double * len(tensors))()
-    joint = _kernels().norms(*given, sums, each, torch.get_num_threads())
+    joint = _kernels().norms(*given, sums, each, threads)
     return joint, list(each)
 
 
@@ -143,19 +145,23 @@ def scale(tensors: Sequence[Tensor], factors: Sequence[float]) -> None:
     """Multiply tensors in place.
 
     Args:
-        tensors: for which :func:`usable` holds.
+        tensors: for which :func:`usable` holds, no two of them of the same memory: threads would
+            write into it at the same time.
         factors: one each, or one for all.
     """
-    given, _ = _given(tensors)
+    given, _, threads = _given(tensors)
     many = (ctypes.c_double * len(factors))(*factors)
-    _kernels().scale(*given, many, len(factors) > 1, torch.get_num_threads())
+    _kernels().scale(*given, many, len(factors) > 1, threads)
     torch.autograd.graph.increment_version(tensors)
 
 
-def _given(tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], int]:
-    sizes, pieces, starts, count = _layout(tuple([t.numel() for t in tensors]))
+def _given(tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], int, int]:
+    """Return the kernels' first arguments, the number of pieces and that of threads."""
+    values = tuple([t.numel() for t in tensors])
+    sizes, pieces, starts, count = _layout(values)
     pointers = (ctypes.c_void_p * len(tensors))(*[t.data_ptr() for t in tensors])
-    return (pointers, sizes, pieces, starts, len(tensors)), count
+    threads = torch.get_num_threads() if sum(values) > _ALONE else 1
+    return (pointers, sizes, pieces, starts, len(tensors)), count, threads
 
 
 def _kernels() -> ctypes.CDLL:

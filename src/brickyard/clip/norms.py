@@ -26,7 +26,7 @@ def joint_norm(grads: Sequence[Tensor]) -> Tensor:
     if not grads:
         return torch.zeros(())
     if _native.usable(grads):
-        return torch.tensor(_native.norms(grads)[0], dtype=torch.float32)
+        return torch.tensor(_native.norms(grads)[0], dtype=torch.float32, device="cpu")
     first = grads[0]
     if not any(map(is_sharded, grads)) and all(
         g.device == first.device and g.dtype == first.dtype for g in grads
@@ -44,7 +44,7 @@ def tensor_norms(grads: Sequence[Tensor]) -> Tensor:
     if not grads:
         return torch.zeros(0)
     if _native.usable(grads):
-        return torch.tensor(_native.norms(grads)[1], dtype=torch.float32)
+        return torch.tensor(_native.norms(grads)[1], dtype=torch.float32, device="cpu")
     found: list[Tensor] = [torch.empty(0)] * len(grads)
     for bucket, places in _buckets(grads).items():
         many = [local(_complete(grads[i])) for i in places]
@@ -107,7 +107,8 @@ def multiply(grads: Sequence[Tensor], factors: Any) -> None:
         grads: of any kind; of DTensors, the shards.
         factors: a number or a tensor for all, or a list with one number for each.
     """
-    if not isinstance(factors, Tensor) and _native.usable(grads):
+    twice = len({g.data_ptr() for g in grads}) < len(grads) if _native.usable(grads) else True
+    if not isinstance(factors, Tensor) and not twice:
         _native.scale(grads, factors if isinstance(factors, list) else [factors])
         return
     own: Any = [local(g) for g in grads]

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -89,12 +89,13 @@ def asking_git(root: Path) -> Iterator[Callable[[], tuple[str, bool]]]:
         return
 
     def answer() -> tuple[str, bool]:
-        try:
+        said = list[str]()
+        with suppress(OSError, subprocess.SubprocessError):
             said = asked.communicate(timeout=5)[0].splitlines()
-        except (OSError, subprocess.SubprocessError):
-            return "", False
         known = [line.split()[2] for line in said if line.startswith("# branch.oid ")]
-        commit = known[0] if known and known[0] != "(initial)" else ""
+        if not known:  # a bare repository, a damaged index, a very large one
+            return _head(root), False
+        commit = known[0] if known[0] != "(initial)" else ""
         return commit, any(not line.startswith("#") for line in said)
 
     with asked:
@@ -103,3 +104,11 @@ def asking_git(root: Path) -> Iterator[Callable[[], tuple[str, bool]]]:
         finally:
             if asked.poll() is None:
                 asked.kill()
+
+
+def _head(root: Path) -> str:
+    with suppress(OSError, subprocess.SubprocessError):
+        words = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=5, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+    return ""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brickyard.train.data import Batches
+from brickyard.train.data import Batches, TensorBatches
 from brickyard.train.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ class Evaluator:
         self.autocast = autocast or nullcontext()
         self.picture = tuple(picture or ())
         #: Outputs of the latest run, and of the one that :meth:`keep` was called after.
-        self._latest: list[tuple[Any, Any]] = []
-        self._kept: tuple[int, list[tuple[Any, Any]]] = (-1, [])
+        self._latest: list[Tensor] = []
+        self._kept: tuple[int, list[Tensor]] = (-1, [])
         #: The processes that each have a part of every batch; torchmetrics adds its sums up itself.
         self.ranks: Ranks | None = None
 
@@ -99,7 +99,9 @@ class Evaluator:
     def run(self, model: nn.Module) -> dict[str, float]:
         """Return the mean loss and every metric over the split."""
         total, samples = 0.0, 0.0
-        self._latest, room = [], -1.0 if self.ranks is not None else _MOST_BYTES
+        # what is read from a dataset may differ the next time, and others have the other parts
+        repeats = isinstance(self.batches, TensorBatches) and self.ranks is None
+        self._latest, room = [], _MOST_BYTES if repeats else -1.0
         self.task.evaluating()
         for metric in self.metrics.values():
             metric.reset()
@@ -110,8 +112,9 @@ class Evaluator:
                 with self.autocast:
                     output = self.task.forward(model, x)
                     room -= _bytes(output)
-                    self._latest.append((getattr(x, "shape", None), output))
-                    if room < 0:
+                    if room > 0:  # a copy: a view keeps more alive, and metrics may write into it
+                        self._latest.append(output.clone())
+                    else:
                         self._latest.clear()
                     if not getattr(self.batches, "counts", True):  # another process has it
                         continue
@@ -157,8 +160,7 @@ class Evaluator:
             hardest: list[Batch] = []
             for x, y in self.batches.epoch(0):
                 with self.autocast:
-                    same = bool(known) and known[0][0] == getattr(x, "shape", None)
-                    output = known.pop(0)[1] if same else self.task.forward(model, x)
+                    output = known.pop(0) if known else self.task.forward(model, x)
                 rows.append(self.task.inspect(output, y))
                 if not rows[-1]:
                     return self._show(model, x[:SHOWN], y[:SHOWN])

@@ -287,7 +287,7 @@ def _evaluator(
     metrics, modes = {}, {"loss": "min"} if task.held_out_loss else {}
     for i, one in enumerate(recipe.metrics):
         with place(f"metrics.{i}"):
-            name = _column(one, metrics)
+            name = _column(one, metrics, recipe.metrics[:i])
             if one.name:
                 card = catalog.get(one.name, "metric")
                 if task.name not in card.facts["task"]:
@@ -315,10 +315,10 @@ def _evaluator(
     return Evaluator(val, loss, task, metrics, monitor, modes[monitor], autocast, picture)
 
 
-def _column(one: Component, taken: Collection[str]) -> str:
+def _column(one: Component, taken: Collection[str], before: Collection[Component]) -> str:
     """Return the name that a metric's values get; with its options when it is not the first."""
     name = one.name or one.target.rpartition(":")[2]
-    if name in taken:
+    if name in taken and one not in before:
         options = "_".join(f"{option}_{value}" for option, value in one.options.items())
         name = re.sub(r"[^\w.-]+", "_", f"{name}_{options}").rstrip("_")
     if name in taken:

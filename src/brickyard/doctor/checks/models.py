@@ -25,7 +25,7 @@ def batch_mixing(seen: Seen) -> Iterable[Say]:
     for note in seen.of("batch-mixing"):
         v = note.values
         yield Say(
-            f"Changing one sample of {v['batch']} changed the outputs of {v['others']} of "
+            f"Changing one sample among {v['batch']} changed the outputs of {v['others']} of "
             f"{v['batch'] - 1} others, by up to {v['change']:.2g} of their size.",
             note.where, note.place, step=max(1, note.step),
         )  # fmt: skip

@@ -32,6 +32,8 @@ def observe(w: Watcher, call: Call) -> None:
     x = next((t for t in tensors((call.args, call.kwargs)) if t.ndim >= 2), None)
     if x is None or not x.is_floating_point() or x.grad_fn is not None or x.shape[0] < 2:
         return
+    if x.numel() == 0:
+        return
     x = x.detach()
     if not finite(x):
         bad = int((~torch.isfinite(x)).sum())

@@ -149,17 +149,29 @@ class Asked:
         self.twin = twin
         self.drops: list[tuple[str, float, Place]] = []
         self._base: list[torch.Tensor | None] = []
-        lengths = {t.shape[0] for t in tensors((call.args, call.kwargs)) if t.ndim >= 1}
-        few = len(lengths) == 1 and max(lengths) > _ROWS
-        self._take(call, _ROWS if few else None)
-        if few:
-            try:
-                self.base()
-            except Exception:  # a model for one size of batch only
-                self._take(call, None)
+        self.rows: int | None = None
+        self._take(call)
+        lengths, out = {t.shape[0] for t in self.given}, first_tensor(call.output)
+        # numbers may be places among the rows, and would lead out of fewer
+        numbers = len(self.given) > 1 and not all(t.is_floating_point() for t in self.given)
+        if numbers or len(lengths) != 1 or max(lengths) <= _ROWS or out is None:
+            return
+        self.rows = next(n for n in range(_ROWS, 0, -1) if n not in out.shape[1:])
+        self._take(call)
+        try:
+            self.base()
+        except Exception:  # a model for one size of batch only
+            self.take_all(call)
 
-    def _take(self, call: Call, rows: int | None) -> None:
+    def take_all(self, call: Call) -> None:
+        """Go over to all rows of the inputs."""
+        self.rows = None
+        self._base.clear()
+        self._take(call)
+
+    def _take(self, call: Call) -> None:
         """Take a call's inputs, or the first rows of all of them: they answer as well."""
+        rows = self.rows
 
         def part(t: torch.Tensor) -> torch.Tensor:
             return t.detach()[:rows] if t.ndim >= 1 else t.detach()

@@ -84,8 +84,9 @@ def _others(path: Path) -> str:
 
 def _is_recipe(path: Path) -> bool:
     with suppress(OSError, UnicodeDecodeError):
-        words = {line.partition(":")[0] for line in path.read_text(encoding="utf-8").splitlines()}
-        return bool(words & {"data", "model", "task"})
+        if path.is_file() and path.stat().st_size < 2**20:  # no pipe, and no data
+            lines = path.read_text(encoding="utf-8").splitlines()
+            return bool({line.partition(":")[0] for line in lines} & {"data", "model", "task"})
     return False
 
 
