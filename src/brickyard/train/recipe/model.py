@@ -251,7 +251,8 @@ class Recipe(BaseModel):
         clipping: bound on the gradients; none when left out.
         regularizers: what acts beside the loss, such as early stopping.
         augmentation: what is done to training batches, in order.
-        metrics: what is reported of the validation split.
+        metrics: what is reported of the validation split; one that is there already, with other
+            options, is called by them too: ``accuracy``, then ``accuracy_top_k_5``.
         monitor: the validation metric that picks the best checkpoint; the first of ``metrics``
             (or the loss) when empty.
         name: name of the run's folder.
