@@ -7,11 +7,10 @@ the cards alone: they concern what a recipe does not see, such as how a teacher 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
+from brickyard.catalog import _conditions as when
 from brickyard.catalog.made import Layer, Made
 
 __all__ = ["RULES", "Layer", "Made", "Rule", "bad_pairs", "not_with"]
@@ -68,147 +67,6 @@ def not_with(key: str) -> list[Rule]:
     return [rule for rule in RULES if key in rule.bricks]
 
 
-# --- Conditions -----------------------------------------------------------------------------------
-
-_HE = ("kaiming_normal_", "kaiming_uniform_")
-_XAVIER = ("xavier_normal_", "xavier_uniform_")
-_BATCH = ("batch_norm", "ghost_batch_norm")
-_PER_CHANNEL = (*_BATCH, "instance_norm")
-_COUPLED = ("adam", "amsgrad", "nadam", "radam", "adamax")
-
-
-def _both(made: Made, one: Collection[str], other: Collection[str]) -> str:
-    a, b = made.first(*one), made.first(*other)
-    return f"{a.path}, {b.path}" if a and b else ""
-
-
-def _start_under(made: Made, activations: Collection[str], fits: Callable[[dict], bool]) -> str:
-    layer, start = made.first(*activations), made.start()
-    return f"{layer.path}, model.init" if layer and start and not fits(start) else ""
-
-
-def _torch_start(made: Made) -> str:
-    layer, model = made.first("selu"), made.part("model")
-    return f"{layer.path}, model.init null" if layer and model.get("init", "") is None else ""
-
-
-def _not_doubled(start: dict[str, Any]) -> bool:
-    """Say whether an initializer is no kaiming, or one without the factor 2 for rectifiers."""
-    linear = ("linear", "sigmoid", "tanh", "selu")
-    return start.get("name") not in _HE or start.get("nonlinearity") in linear
-
-
-def _selu_dropout(made: Made) -> str:
-    wrong = [a for a in made.some("dropout") if a.rate and "alpha_dropout" not in a.key]
-    layer = made.first("selu")
-    return f"{layer.path}, {wrong[0].path}" if layer and wrong else ""
-
-
-def _alpha_dropout(made: Made) -> str:
-    others = [a for a in made.some("activation") if a.key != "selu"]
-    layer = made.first("alpha_dropout")
-    if layer is None or not layer.rate or not others or made.first("selu"):
-        return ""
-    return f"{layer.path}, {others[0].path}"
-
-
-def _variance_shift(made: Made) -> str:
-    places = [i for i, layer in enumerate(made.layers) if layer.kind == "dropout" and layer.rate]
-    for i in places[:1]:
-        norm = next((layer for layer in made.layers[i:] if layer.key in _BATCH), None)
-        if norm:
-            return f"{made.layers[i].path}, then {norm.path}"
-    return ""
-
-
-def _idle_bias(made: Made) -> str:
-    together = [(a, b) for a, b in pairwise(made.layers) if b.key in _PER_CHANNEL]
-    found = [a.path for a, _ in together if a.kind in ("linear", "convolution") and a.bias]
-    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
-
-
-def _frn_relu(made: Made) -> str:
-    return next((f"{a.path}, {b.path}" for a, b in pairwise(made.layers)
-                 if a.key == "frn" and b.key == "relu"), "")  # fmt: skip
-
-
-def _small_batch(made: Made) -> str:
-    layer, size = made.first("batch_norm"), made.recipe.get("batch_size", 8)
-    return f"{layer.path}, batch_size {size}" if layer and size < 8 else ""
-
-
-def _one_value(made: Made) -> str:
-    start = made.start().get("name", "")
-    return f"model.init {start}" if start in ("zeros_", "ones_", "constant_") else ""
-
-
-def _too_wide(made: Made) -> str:
-    start = made.start()
-    if start.get("name") == "normal_" and start.get("std", 1.0) >= 0.5:
-        return f"model.init normal_, std {start.get('std', 1.0):g}"
-    if start.get("name") == "uniform_" and start.get("a", 0.0) >= 0:
-        return f"model.init uniform_, from {start.get('a', 0.0):g} to {start.get('b', 1.0):g}"
-    return ""
-
-
-def _fading(made: Made) -> str:
-    """Return where a deep rectifier stack without norm or skip path starts too small."""
-    start, deep = made.start(), len(made.some("linear", "convolution"))
-    plain = not made.some("normalization", "residual") and made.first("relu", "leaky_relu")
-    small = start.get("name") in (*_XAVIER, "orthogonal_") and start.get("gain", 1.0) < 1.2
-    return f"model.init {start.get('name')}, {deep} layers" if plain and small and deep > 22 else ""
-
-
-def _saturating(made: Made) -> str:
-    hidden = [layer for layer in made.some("activation") if layer.key == "sigmoid"]
-    if len(hidden) < 4 or made.some("normalization", "residual"):
-        return ""
-    return f"{hidden[0].path} and {len(hidden) - 1} more"
-
-
-def _coupled(made: Made) -> str:
-    optimizer = made.part("optimizer")
-    decay = optimizer.get("weight_decay") or 0.0
-    if optimizer.get("name") not in _COUPLED or optimizer.get("decoupled_weight_decay"):
-        return ""
-    return f"optimizer.weight_decay {decay:g}" if decay else ""
-
-
-def _cold_start(made: Made) -> str:
-    optimizer, size = made.part("optimizer"), made.recipe.get("batch_size", 0)
-    pieces = made.recipe.get("schedule") or []
-    warm = {p.get("name") for p in pieces} & {"warmup", "one_cycle", "wsd"}
-    own = any(p.get("target") for p in pieces)  # the user's own schedule may warm up too
-    if optimizer.get("name") not in ("sgd", "nag") or warm or own or size < 1024:
-        return ""
-    return f"optimizer.lr {optimizer.get('lr', 0):g}, batch_size {size}"
-
-
-def _growing(made: Made) -> str:
-    blocks = [layer for layer in made.some("residual") if layer.key == "residual"]
-    tamed = made.some("normalization") or made.first("residual_scale", "layer_scale")
-    tamed = tamed or made.start().get("name") in ("zero_residual_", "zeros_")
-    return f"{len(blocks)} blocks" if len(blocks) >= 16 and not tamed else ""
-
-
-def _single_values(made: Made) -> str:
-    """Return where values of convolutional maps are dropped one by one."""
-    spatial = ""
-    for layer in made.layers:
-        if layer.kind == "convolution":
-            spatial = layer.path
-        elif layer.kind == "linear" or layer.path == "" or "flatten" in layer.path.lower():
-            spatial = ""
-        elif spatial and layer.key == "dropout" and layer.rate:
-            return f"{layer.path}, behind {spatial}"
-    return ""
-
-
-def _decayed_slopes(made: Made) -> str:
-    slopes = [n for layer in made.layers if layer.key == "prelu" for n in layer.parameters]
-    return next((name for name in slopes if name in made.decayed), "")
-
-
 # --- The table ------------------------------------------------------------------------------------
 
 _SNN = "Klambauer et al. 2017, Self-Normalizing Neural Networks, arXiv:1706.02515"
@@ -216,12 +74,12 @@ _RECTIFIERS = "He et al. 2015, Delving Deep into Rectifiers, arXiv:1502.01852"
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        "selu_kaiming", (("selu",), _HE),
+        "selu_kaiming", (("selu",), when.HE),
         "SELU keeps mean 0 and variance 1 only for weights of variance 1 / fan_in; kaiming's "
         "factor 2 for rectifiers takes the signal away from that point, layer by layer.",
         "init: {name: kaiming_normal_, nonlinearity: linear}, which is LeCun's start",
         f"{_SNN}, section 2 and theorem 1",
-        lambda made: _start_under(made, ["selu"], _not_doubled),
+        lambda made: when.start_under(made, ["selu"], when.not_doubled),
     ),
     Rule(
         "selu_torch_start", (("selu",), ()),
@@ -229,7 +87,7 @@ RULES: tuple[Rule, ...] = (
         "shrink layer by layer.",
         "init: lecun_normal_",
         f"{_SNN}, section 2 and theorem 1",
-        _torch_start,
+        when.torch_start,
     ),
     Rule(
         "selu_dropout", (("selu",), ("dropout",)),
@@ -237,7 +95,7 @@ RULES: tuple[Rule, ...] = (
         "the network no longer normalizes itself.",
         "dropout: {name: alpha_dropout, p: 0.1}, which keeps both",
         f"{_SNN}, section 'Alpha Dropout'",
-        _selu_dropout,
+        when.selu_dropout,
     ),
     Rule(
         "selu_norm", (("selu",), ("batch_norm",)),
@@ -245,7 +103,7 @@ RULES: tuple[Rule, ...] = (
         "already, and a norm with its own scale and shift moves them away again.",
         "normalization: null with selu, or relu with the normalization",
         f"{_SNN}, sections 1 and 2",
-        lambda made: _both(made, ["selu"], (*_BATCH, "layer_norm", "group_norm", "rms_norm")),
+        lambda made: when.both(made, ["selu"], when.NORMS),
     ),
     Rule(
         "alpha_dropout_alone", (("alpha_dropout",), ("relu", "gelu", "silu", "tanh")),
@@ -253,7 +111,7 @@ RULES: tuple[Rule, ...] = (
         "variance; behind another activation it only shifts the signal.",
         "dropout: dropout, or activation: selu",
         f"{_SNN}, section 'Alpha Dropout'",
-        _alpha_dropout,
+        when.alpha_dropout,
     ),
     Rule(
         "dropout_before_batch_norm", (("dropout",), ("batch_norm",)),
@@ -263,7 +121,7 @@ RULES: tuple[Rule, ...] = (
         "running statistics",
         "Li et al. 2019, Understanding the Disharmony between Dropout and Batch Normalization by "
         "Variance Shift, arXiv:1801.05134",
-        _variance_shift,
+        when.variance_shift,
     ),
     Rule(
         "bias_before_norm", (("batch_norm", "instance_norm"), ()),
@@ -271,7 +129,7 @@ RULES: tuple[Rule, ...] = (
         "parameter that does nothing, and that weight decay and statistics still carry along.",
         "bias=False in the layer before the norm; the norm has a shift of its own",
         "Ioffe & Szegedy 2015, Batch Normalization, arXiv:1502.03167, section 3.2",
-        _idle_bias,
+        when.idle_bias,
     ),
     Rule(
         "frn_relu", (("frn",), ("relu",)),
@@ -279,7 +137,7 @@ RULES: tuple[Rule, ...] = (
         "threshold then cuts off too much or nothing.",
         "activation: tlu, whose threshold is learned, behind frn",
         "Singh & Krishnan 2020, Filter Response Normalization Layer, arXiv:1911.09737, section 3.2",
-        _frn_relu,
+        when.frn_relu,
     ),
     Rule(
         "batch_norm_small_batch", (("batch_norm",), ()),
@@ -287,7 +145,7 @@ RULES: tuple[Rule, ...] = (
         "smaller, and evaluation uses other statistics than training did.",
         "normalization: {name: group_norm, num_groups: 8}, or a larger batch_size",
         "Wu & He 2018, Group Normalization, arXiv:1803.08494, section 4.1 (batch sizes 32 to 2)",
-        _small_batch,
+        when.small_batch,
     ),
     Rule(
         "one_value_weights", (("zeros_", "ones_", "constant_"), ()),
@@ -295,7 +153,7 @@ RULES: tuple[Rule, ...] = (
         "for good.",
         "init: kaiming_normal_ for weights; one value is for biases and gains",
         "Goodfellow, Bengio & Courville 2016, Deep Learning, section 8.4 (breaking symmetry)",
-        _one_value,
+        when.one_value,
     ),
     Rule(
         "wide_start", (("normal_", "uniform_"), ()),
@@ -303,23 +161,23 @@ RULES: tuple[Rule, ...] = (
         "sqrt(fan_in) a layer.",
         "init: kaiming_normal_ or xavier_normal_, which know the fan; or std: 0.02",
         "LeCun, Bottou, Orr & Mueller 1998, Efficient BackProp, section 4.6",
-        _too_wide,
+        when.too_wide,
     ),
     Rule(
-        "kaiming_saturating", (("tanh", "sigmoid"), _HE),
+        "kaiming_saturating", (("tanh", "sigmoid"), when.HE),
         "Kaiming doubles the variance for the half that a rectifier cuts off; tanh and sigmoid "
         "cut nothing off, so values drift into their flat ends, where no gradient passes.",
         "init: xavier_normal_",
         f"Glorot & Bengio 2010, AISTATS, sections 3 and 4.2; {_RECTIFIERS}, section 2.2",
-        lambda made: _start_under(made, ["tanh", "sigmoid"], _not_doubled),
+        lambda made: when.start_under(made, ["tanh", "sigmoid"], when.not_doubled),
     ),
     Rule(
-        "xavier_deep_relu", (("relu",), (*_XAVIER, "orthogonal_")),
+        "xavier_deep_relu", (("relu",), (*when.XAVIER, "orthogonal_")),
         "A rectifier halves the second moment and this start does not make up for it: in a deep "
         "stack without normalization signal and gradients fade (30 layers did not learn at all).",
         "init: kaiming_normal_ (or gain 1.414), a normalization, or skip paths",
         f"{_RECTIFIERS}, section 2.2 and figure 3",
-        _fading,
+        when.fading,
     ),
     Rule(
         "deep_sigmoid", (("sigmoid",), ()),
@@ -328,16 +186,16 @@ RULES: tuple[Rule, ...] = (
         "activation: relu or gelu (or tanh with init xavier_normal_)",
         "Glorot & Bengio 2010, Understanding the Difficulty of Training Deep Feedforward Neural "
         "Networks, AISTATS, section 3.1 and figure 2",
-        _saturating,
+        when.saturating,
     ),
     Rule(
-        "adam_coupled_decay", (_COUPLED, ()),
+        "adam_coupled_decay", (when.COUPLED, ()),
         "Weight decay inside the gradient is divided by Adam's running scale: weights with large "
         "gradients are decayed least, and decay and learning rate cannot be tuned apart.",
         "optimizer: adamw (or decoupled_weight_decay: true where there is that option)",
         "Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization, arXiv:1711.05101, "
         "section 2",
-        _coupled,
+        when.coupled,
     ),
     Rule(
         "large_batch_cold_start", (("sgd", "nag"), ()),
@@ -345,7 +203,7 @@ RULES: tuple[Rule, ...] = (
         "fast, and the linear scaling of the rate does not hold yet.",
         "schedule: [{name: warmup, steps: 5%}, cosine]",
         "Goyal et al. 2017, Accurate, Large Minibatch SGD, arXiv:1706.02677, section 2.2",
-        _cold_start,
+        when.cold_start,
     ),
     Rule(
         "deep_plain_residual", (("residual",), ()),
@@ -354,7 +212,7 @@ RULES: tuple[Rule, ...] = (
         "residual: residual_scale (SkipInit), or init zero_residual_, or a normalization",
         "De & Smith 2020, Batch Normalization Biases Residual Blocks, arXiv:2002.10444, section 2; "
         "Zhang, Dauphin & Ma 2019, Fixup Initialization, arXiv:1901.09321",
-        _growing,
+        when.growing,
     ),
     Rule(
         "dropout_on_maps", (("dropout",), ("cnn",)),
@@ -363,14 +221,14 @@ RULES: tuple[Rule, ...] = (
         "dropout: spatial_dropout, which drops whole channels",
         "Tompson et al. 2015, Efficient Object Localization Using Convolutional Networks, "
         "arXiv:1411.4280, section 3.2",
-        _single_values,
+        when.single_values,
     ),
     Rule(
         "prelu_decay", (("prelu",), ()),
         "Weight decay pulls PReLU's slopes to zero, and PReLU towards ReLU.",
         "groups: {no_decay: auto}, which leaves slopes, gains and biases out",
         f"{_RECTIFIERS}, section 2.1",
-        _decayed_slopes,
+        when.decayed_slopes,
     ),
     Rule(
         "smoothed_teacher", (("distillation",), ("cross_entropy",)),
