@@ -123,6 +123,12 @@ def cold_start(made: Made) -> str:
     return f"optimizer.lr {optimizer.get('lr', 0):g}, batch_size {size}"
 
 
+def warmup_last(made: Made) -> str:
+    pieces = made.recipe.get("schedule") or []
+    late = len(pieces) > 1 and pieces[-1].get("name") == "warmup"
+    return f"schedule.{len(pieces) - 1}, after {pieces[-2].get('name')}" if late else ""
+
+
 def growing(made: Made) -> str:
     blocks = [layer for layer in made.some("residual") if layer.key == "residual"]
     tamed = made.some("normalization") or made.first("residual_scale", "layer_scale")

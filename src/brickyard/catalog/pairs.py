@@ -206,6 +206,15 @@ RULES: tuple[Rule, ...] = (
         when.cold_start,
     ),
     Rule(
+        "warmup_last", (("warmup",), ()),
+        "A schedule that ends with a warmup ends at its highest rate, and the last steps undo what "
+        "the falling rate before them reached.",
+        "schedule: [{name: warmup, steps: 5%}, cosine], the warmup first",
+        "Goyal et al. 2017, Accurate, Large Minibatch SGD, arXiv:1706.02677, section 2.2: warmup "
+        "is for the start of training",
+        when.warmup_last,
+    ),
+    Rule(
         "deep_plain_residual", (("residual",), ()),
         "Without normalization every block adds its variance to the path: outputs and gradients "
         "grow exponentially with depth.",
