@@ -113,7 +113,7 @@ CASES = [
     ("warmup_last",
      {**mlp(), "schedule": [{"name": "cosine", "total": 9}, {"name": "warmup", "steps": 1}],
       "budget": 10},
-     {**mlp(), "schedule": WARM}),
+     {**mlp(), "schedule": WARM, "budget": 40}),
     ("warmup_last", {**mlp(), "schedule": [{"name": "constant", "steps": 1}, {"name": "warmup",
                                                                      "steps": 1}]},
      {**mlp(), "schedule": [{"name": "warmup", "steps": 1}]}),
