@@ -183,6 +183,7 @@ def test_json_is_standard_json(run):
         (["catalog", "losses", "--compare", "-s", "x"], r"--compare takes a category"),
         (["guide", "--compare"], r"--compare takes a category"),
         (["guide", "nothing"], r"no category is called 'nothing'"),
+        (["guide", "trainin"], r"no guide is called 'trainin'; did you mean 'training'"),
         (["catalgo"], r"no command is called 'catalgo'; did you mean 'catalog'"),
     ],
 )

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from brickyard.cli.frame import argument, command
-from brickyard.errors import CatalogError, UserError
+from brickyard.errors import CatalogError, UserError, near
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -127,6 +127,9 @@ def guide(category: str | None, compare: bool) -> None:
         if compare:
             raise UserError("--compare takes a category: guide losses --compare")
         return _print(lambda width: pages.guides_page())
+    close = near(category, TOPICS)
+    if category not in TOPICS and "did you mean" in close:  # doctor and training are no categories
+        raise UserError(f"no guide is called {category!r}{close}")
     kind = None if category in TOPICS else _category(category)
     if compare:
         if kind is None:
