@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import warm
 
 __all__ = ["on_ranks"]
@@ -22,7 +21,7 @@ def on_ranks(job: Callable[[int, Any], None], count: int) -> dict[str, Any]:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    with mp.Manager() as manager:
+    with warm.manager() as manager:
         shared = manager.dict()
         warm.on_each(_rank, job, count, port, shared, count=count)
         return dict(shared)

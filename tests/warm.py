@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch.multiprocessing as mp
 
-__all__ = ["on_each", "run", "start"]
+__all__ = ["manager", "on_each", "run", "start"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the server, and so of all that it starts
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -85,6 +86,11 @@ def on_each(job: Callable[..., None], *arguments: Any, count: int) -> None:
         count: of processes.
     """
     mp.start_processes(job, arguments, nprocs=count, start_method="forkserver")
+
+
+def manager() -> SyncManager:
+    """Return a started manager of shared objects; not a fork of this process and its threads."""
+    return _context.Manager()
 
 
 def _become(

@@ -1,5 +1,6 @@
 """Batches: every epoch is complete, any point resumes bit for bit, validation is left alone."""
 
+import multiprocessing
 import random
 
 import numpy as np
@@ -158,6 +159,13 @@ def test_workers_change_nothing(workers):
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1] == before[1]).all()
     assert random.getstate() == before[2]
+    others = len(multiprocessing.active_children())
+    made.close()
+    assert len(multiprocessing.active_children()) == others - workers
+    assert _equal(list(made.epoch(0)), expected)  # new workers
+    made.close()
+    made.close()
+    assert len(multiprocessing.active_children()) == others - workers
 
 
 @pytest.mark.parametrize("workers", [0, 1])

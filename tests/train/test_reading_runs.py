@@ -1,7 +1,10 @@
 """Runs on data that cannot all be read, and in whose workers something happens."""
 
+import gc
 import json
+import multiprocessing
 import textwrap
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,8 +13,11 @@ from torch.utils.data import Dataset
 
 from brickyard.errors import DataError, RecipeError
 from brickyard.runs import RunFolder
-from brickyard.train import resume, train
+from brickyard.train import resolve, resume, train
 from brickyard.train.checkpoint import Checkpoints
+from brickyard.train.looking import ladder
+from brickyard.train.lr_range import lr_range_of
+from brickyard.train.planning import measure
 from brickyard.train.progress import ProgressLines
 
 RECIPE = {
@@ -163,6 +169,43 @@ def test_a_killed_worker_ends_the_run_with_a_sentence_and_nothing_is_lost(tmp_pa
     assert "take workers: 0" in done.stderr
     if summary["steps"] > 3:
         assert Checkpoints(tmp_path / "run" / "checkpoints").load("last")["step"] >= 3
+
+
+class FailsAt(ProgressLines):
+    """Fail in the second epoch, as a logger of the user's might."""
+
+    def boundary(self, loop):
+        if loop.state.step == 24:
+            raise OSError("no room")
+
+
+@pytest.mark.parametrize("how", ["ends", "stops", "fails"])
+def test_no_worker_outlives_its_run(tmp_path, how):
+    gc.collect()  # those of other tests
+    others = set(multiprocessing.active_children())
+    seen = []
+
+    class Looks({"ends": ProgressLines, "stops": StopAt, "fails": FailsAt}[how]):
+        def boundary(self, loop):
+            seen.append(len(set(multiprocessing.active_children()) - others))
+            super().boundary(loop)
+
+    one = recipe("large", on_error="skip", workers=2, batch_size=100)
+    with pytest.raises(OSError, match="no room") if how == "fails" else nullcontext():
+        train(one, out=tmp_path / "run", progress=Looks())
+    assert max(seen) >= 2
+    assert set(multiprocessing.active_children()) <= others
+    if how == "stops":
+        resume(tmp_path / "run")
+        assert set(multiprocessing.active_children()) <= others
+
+
+@pytest.mark.parametrize("what", [lr_range_of, measure, ladder])
+def test_no_worker_outlives_a_question(what):
+    gc.collect()  # those of other tests
+    others = set(multiprocessing.active_children())
+    what(resolve(recipe("large", on_error="skip", workers=2, batch_size=100)))
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_batches_made_ahead_change_nothing(tmp_path, monkeypatch):

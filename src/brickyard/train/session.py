@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter as now
@@ -225,6 +225,10 @@ class Session:
 
     def run(self) -> Result:
         """Train to the end, whatever it is, and leave a complete run folder."""
+        with closing(self.setup):
+            return self._run()
+
+    def _run(self) -> Result:
         ranks = self.setup.parts.ranks
         try:
             with explained(ranks):

@@ -20,6 +20,7 @@ from brickyard.schedules import Length
 from brickyard.train.augmenting import augmentation_for
 from brickyard.train.curvature import curvature_for
 from brickyard.train.data import Batches, Data, batches, from_user
+from brickyard.train.data.reading import close_batches
 from brickyard.train.distillation import teacher_for
 from brickyard.train.evaluate import Evaluator
 from brickyard.train.fit import look_over
@@ -61,6 +62,11 @@ class Setup:
     regularizers: Regularizers
     findings: list[dict[str, str]] = field(default_factory=list)
     loggers: list[tuple[str, Logger]] = field(default_factory=list)
+
+    def close(self) -> None:
+        """End the processes that read data; they start again when something is read."""
+        for one in (self.parts.train, self.evaluator.batches):
+            close_batches(one)
 
 
 @building_told()

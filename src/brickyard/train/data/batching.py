@@ -189,7 +189,8 @@ class LoaderBatches(_Plan):
 
     Random numbers that the dataset draws (torch, NumPy's global generator, ``random``) are seeded
     by seed, epoch and batch, so batches are the same with any number of workers and after any
-    resume; the process's own generators are left as they were. One epoch at a time.
+    resume; the process's own generators are left as they were. One epoch at a time. Worker
+    processes stay for the next epoch, until :meth:`close`.
 
     Args:
         split: a dataset of pairs (x, y).
@@ -286,6 +287,19 @@ class LoaderBatches(_Plan):
         made = set(multiprocessing.active_children()) - others
         self._workers |= {process.pid: process for process in made}
         return loaded
+
+    def close(self) -> None:
+        """End the worker processes; a later epoch starts new ones.
+
+        The garbage collector would do so some day, after it has closed the queues by which
+        workers are told to leave: then each of them is waited for until it looks up, for seconds,
+        in whatever the process does at that moment.
+        """
+        loaded = self._loader._iterator
+        self._loader._iterator = None
+        self._workers.clear()
+        if loaded is not None:
+            loaded._shutdown_workers()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _checked(prefetch: int) -> int:

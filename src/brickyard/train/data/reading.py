@@ -96,6 +96,13 @@ def note_unreadable(batches: Any, found: Mapping[str, str]) -> None:
         inner.unreadable.found |= found
 
 
+def close_batches(batches: Any) -> None:
+    """End the processes of batches that have some."""
+    close = getattr(_innermost(batches), "close", None)
+    if close is not None:
+        close()
+
+
 class Requests:
     """Hold the batches that a loader shall read next: (epoch, batch, samples)."""
 
