@@ -8,6 +8,7 @@ import pytest
 import rank_jobs
 import torch
 import warm
+from ranks import free_port
 
 from brickyard.runs import RunFolder
 from brickyard.train import resolve, resume, train
@@ -33,6 +34,12 @@ CASES = {
     "fsdp muon": {"distributed": "fsdp", "optimizer": {"name": "muon", "lr": 0.01}},
     "fsdp torch sgd": {"distributed": "fsdp", "clipping": None, "optimizer": {
         "target": "torch.optim:SGD", "lr": 0.1, "momentum": 0.9}},
+    "ddp batch norm": {"model": {"target": "rank_jobs:Normed"}},
+    "fsdp batch norm": {"model": {"target": "rank_jobs:Normed"}, "distributed": "fsdp"},
+    # 1,437 = 14 * 97 + 79; parts of 48 and 49, then of 39 and 40: all agree on what is full
+    "ddp batch norm averaged": {
+        "model": {"target": "rank_jobs:Normed"}, "batch_size": 97, "accumulate": 1,
+        "regularizers": [{"name": "swa", "start": "30%", "every": 3}]},
     "last batch of one": {"batch_size": 359, "accumulate": 2},  # 1,437 = 4 * 359 + 1
 }  # fmt: skip
 STOP = 8  # calls of the loss: in the middle of the first epoch
@@ -44,7 +51,7 @@ def rows(folder):
 
 
 def together(count, jobs):
-    full = [(rank_jobs.free_port(), str(folder), *rest) for folder, *rest in jobs]
+    full = [(free_port(), str(folder), *rest) for folder, *rest in jobs]
     warm.on_each(rank_jobs.run, count, full, count=count)
 
 
@@ -146,7 +153,7 @@ def torchrun(folder, recipe):
     path.write_text(json.dumps(recipe))
     return warm.run([
         "-m", "torch.distributed.run", "--nproc-per-node", "2",
-        "--master-port", rank_jobs.free_port(),
+        "--master-port", free_port(),
         "-m", "brickyard", "train", path, "--out", folder / "run",
     ])  # fmt: skip
 

@@ -10,6 +10,7 @@ from ranks import on_ranks
 from torch.distributed.tensor import DTensor
 
 from brickyard.errors import RecipeError
+from brickyard.nn import GhostBatchNorm1d
 from brickyard.train import ranks, resolve
 from brickyard.train.evaluate import Evaluator
 from brickyard.train.loop import Loop
@@ -92,9 +93,21 @@ def test_each_process_has_an_accelerator_of_its_own(monkeypatch):
 NORMS = {"data": "mnist5k", "model": {"name": "cnn", "width": 4, "blocks": [1]}, "batch_size": 96}
 
 
+class Ghosts(torch.nn.Sequential):
+    """A batch norm that is not torch's own."""
+
+    def __init__(self, input_shape, outputs):
+        super().__init__(
+            torch.nn.Flatten(), torch.nn.Linear(784, 8), GhostBatchNorm1d(8, 4),
+            torch.nn.Linear(8, outputs),
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
-    [(NORMS, "normalizes its own 96 samples of 96"), ({"loss": "nt_xent"}, "looks at the samples"),
+    [({**NORMS, "sync_batch_norm": False}, "normalizes its own 96 samples of 96"), (NORMS, ""),
+     ({**NORMS, "model": {"target": "test_ranks_refused:Ghosts"}}, "normalizes its own 96"),
+     ({"loss": "nt_xent"}, "looks at the samples"),
      ({"loss": {"name": "nt_xent", "gather": True}}, ""), ({}, "")],
 )  # fmt: skip
 def test_what_looks_at_a_batch_as_a_whole_is_told(changes, says, launched):

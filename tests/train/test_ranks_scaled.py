@@ -5,6 +5,7 @@ import rank_jobs
 import torch
 import warm
 from game_cases import rows_of
+from ranks import free_port
 
 from brickyard.train import resume
 from brickyard.train.checkpoint import Checkpoints
@@ -25,7 +26,7 @@ STOP = 18  # calls of the loss: in the middle of an epoch
 
 def test_a_scale_is_shared_and_a_resume_goes_on_with_it(tmp_path):
     jobs = [("whole", RECIPE, 0), ("two", RECIPE, STOP), ("two", None, 0), ("one", RECIPE, STOP)]
-    full = [(rank_jobs.free_port(), str(tmp_path / name), *rest) for name, *rest in jobs]
+    full = [(free_port(), str(tmp_path / name), *rest) for name, *rest in jobs]
     warm.on_each(rank_jobs.run, 2, full, count=2)
     stopped = max(row["step"] for row in rows_of(tmp_path / "one"))
     resume(tmp_path / "one")

@@ -8,6 +8,7 @@ import torch
 import warm
 from alike import StopAt, read_rows, same, same_runs
 from game_cases import AGENT, GAN, PPO, REINFORCE
+from ranks import free_port
 
 from brickyard.doctor.checks import CHECKS
 from brickyard.runs import RunFolder
@@ -92,7 +93,7 @@ def test_two_processes_are_watched_by_one_and_train_as_unwatched(tmp_path):
         "metrics": ["accuracy"], "batch_size": 64, "accumulate": 2, "budget": 8, "log_every": 1,
         "evaluate_every": 4, "threads": 1, "checkpoint_every": 4,
     }  # fmt: skip
-    jobs = [(rank_jobs.free_port(), str(tmp_path / name), {**recipe, "doctor": doctor}, 0)
+    jobs = [(free_port(), str(tmp_path / name), {**recipe, "doctor": doctor}, 0)
             for name, doctor in (("a", True), ("b", False))]  # fmt: skip
     warm.on_each(rank_jobs.run, 2, jobs, count=2)
     assert grave(tmp_path / "a") == []

@@ -310,9 +310,11 @@ class Loop:
         start = now()
         self.raw = evaluator.run(self.parts.model)
         if average.recalibrates:
-            inputs = self.parts.task.inputs
-            with self.parts.autocast:
-                average.recalibrate(inputs(x) for x, _ in self.parts.train.epoch(self.state.epoch))
+            parts, epoch = self.parts, self.state.epoch
+            ranks, train = parts.ranks, parts.train
+            pairs = train.epoch(epoch) if ranks is None else ranks.full(train, epoch)
+            with parts.autocast:
+                average.recalibrate(parts.task.inputs(x) for x, _ in pairs)
         self.state.seconds["evaluate"] += now() - start
         with average.applied():  # what listeners keep as the best are the weights that were judged
             return self._judge(evaluator)

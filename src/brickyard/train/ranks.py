@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from brickyard.errors import RecipeError
+from brickyard.train.batch_norms import join_batch_norms
 from brickyard.train.closure import needs_closure
 from brickyard.train.data import Batches, mix_seed
 from brickyard.train.tasks import Task
@@ -132,6 +133,8 @@ class Ranks:
         """
         parts = setup.parts
         self._check(setup)
+        if setup.recipe.sync_batch_norm:
+            join_batch_norms(parts.model)
         setup.findings += apart(setup.recipe, parts.model, self.count)
         self.wrap(parts.model, setup.task)
         self.settle()
@@ -195,6 +198,20 @@ class Ranks:
             batches: of the whole run.
         """
         return _Part(batches, self)
+
+    def full(self, batches: Batches, number: int) -> Iterator[Batch]:
+        """Return an epoch's batches that are as large as the first; all agree on which these are.
+
+        Args:
+            batches: as :meth:`share` returned them.
+            number: the epoch.
+        """
+        part: Any = batches
+        size = 0
+        for pair in part.epoch(number):
+            size = size or part.size
+            if part.size == size:
+                yield pair
 
     def part(self, count: int) -> slice:
         """Return which samples of a batch are this process's.
@@ -288,12 +305,12 @@ class _Whole(nn.Module):
 class _Part:
     """Give out one process's part of every batch.
 
-    ``counts`` says of the latest one whether measuring counts it here: a batch with fewer samples
-    than processes goes to all of them, and the first one measures it.
+    ``size`` is that of the latest one as a whole, and ``counts`` says whether measuring counts it
+    here: one with fewer samples than processes goes to all of them, and the first one measures it.
     """
 
     def __init__(self, inner: Batches, ranks: Ranks):
-        self.inner, self._ranks, self.counts = inner, ranks, True
+        self.inner, self._ranks, self.counts, self.size = inner, ranks, True, 0
 
     def __len__(self) -> int:
         return len(self.inner)
@@ -301,6 +318,7 @@ class _Part:
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         ranks = self._ranks
         for x, y in self.inner.epoch(number, start=start):
+            self.size = len(y)
             self.counts = len(y) >= ranks.count or ranks.leads
             mine = ranks.part(len(y))
             yield x[mine], y[mine]

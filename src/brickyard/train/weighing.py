@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from brickyard.losses import FocalLoss
+from brickyard.train.batch_norms import joined
 from brickyard.train.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -112,13 +113,16 @@ def apart(recipe: Recipe, model: nn.Module, count: int) -> list[dict[str, str]]:
             "try": f"a batch_size {count} times as large, or one process",
             "why": "The mean over parts is not the value of the whole for such a loss.",
         })  # fmt: skip
-    norms = [name for name, m in model.named_modules() if isinstance(m, _BATCH_NORMS)]
+    norms = [
+        name for name, m in model.named_modules() if isinstance(m, _BATCH_NORMS) and not joined(m)
+    ]
     if norms:
         found.append({
             **common, "where": norms[0],
             "evidence": f"Each of {count} processes normalizes its own {size} samples of "
             f"{recipe.batch_size}; evaluation takes the first one's running statistics.",
-            "try": "group_norm or layer_norm, which look at one sample; or a larger batch_size",
+            "try": "sync_batch_norm: true, for torch's own batch norms; or group_norm or "
+            "layer_norm, which look at one sample",
             "why": "The steps are not those of one process with the whole batch.",
         })  # fmt: skip
     return found

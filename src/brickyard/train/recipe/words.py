@@ -55,6 +55,8 @@ FOREIGN = {
     **dict.fromkeys(("accelerator", "gpu", "gpus", "devices", "use_cuda"),
                     "device: cuda; several processes are started by torchrun"),
     **dict.fromkeys(("strategy", "ddp", "fsdp"), "distributed: ddp, or fsdp, under torchrun"),
+    **dict.fromkeys(("sync_batchnorm", "sync_bn", "syncbn", "SyncBatchNorm"),
+                    "sync_batch_norm: true"),
     **dict.fromkeys(("output_dir", "out", "save_dir", "log_dir"), "brickyard train ... --out DIR"),
     **dict.fromkeys(("gradient_checkpointing", "activation_checkpointing"),
                     "checkpoint_layers: auto"),
