@@ -6,8 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from brickyard import compiler
 from brickyard.clip import _native, clip_by_global_norm, clip_by_layer_norm, joint_norm, norms
 
+pytestmark = pytest.mark.skipif(not compiler.command(), reason="no C compiler")
 shapes = st.lists(
     st.lists(st.integers(0, 40), min_size=0, max_size=3).map(tuple)
     | st.sampled_from([(4096,), (4097,), (255,), (257, 33), (3, 8, 3, 3)]),
