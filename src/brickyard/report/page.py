@@ -15,6 +15,7 @@ from markupsafe import Markup
 from brickyard.report import circumstances, composition, results
 from brickyard.report.curves import Chart, Line, chart, time_axis
 from brickyard.report.facts import Facts
+from brickyard.report.layers import steps_of_layers
 from brickyard.report.regularized import regularized
 from brickyard.report.verdict import judge, notes
 from brickyard.report.wording import duration, epochs, finite, metric, short_count, words
@@ -74,6 +75,7 @@ def run_page(f: Facts) -> str:
         sentence=composition.sentence(f),
         tiles=figures if len(figures := tiles(f)) > 1 else [],
         charts=charts(f),
+        steps=steps_of_layers(f.path),
         classification=results.classification(f),
         regression=results.regression(f),
         worst=results.worst(f),
