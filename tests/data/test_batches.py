@@ -191,7 +191,7 @@ def test_the_factory_picks():
     assert isinstance(batches(memory, 4, **options), TensorBatches)
     made = batches(dataset, 4, drop_last=True, transform=_jitter, workers=1, **options)
     assert isinstance(made, LoaderBatches)
-    assert made._loader.num_workers == 1
+    assert made._loader._kept.num_workers == 1
     assert made.transform is _jitter
     assert len(made) == 5
     with pytest.raises(DataError, match="workers=2 has no effect"):

@@ -1,5 +1,6 @@
 """Reading: ahead, in workers that may die, and samples that cannot be read."""
 
+import multiprocessing
 import os
 import pickle
 import threading
@@ -11,7 +12,7 @@ import warm
 from torch.utils.data import Dataset
 
 from brickyard.errors import DataError
-from brickyard.train.data import LoaderBatches, Split, TensorBatches, batches, batching
+from brickyard.train.data import LoaderBatches, Split, TensorBatches, batches, batching, loading
 from brickyard.train.data.ahead import ahead, spare_core
 from brickyard.train.data.reading import explaining_deaths
 
@@ -161,7 +162,7 @@ def test_other_errors_stay_as_they_are():
 
 def test_options_reach_the_loader(monkeypatch):
     given = {}
-    monkeypatch.setattr(batching, "DataLoader", lambda *_, **options: given.update(options))
+    monkeypatch.setattr(loading, "DataLoader", lambda *_, **options: given.update(options))
     split = Split(dataset=Numbers())
     for workers, prefetch, pin in ((2, 5, True), (2, 0, False), (0, 5, False)):
         batches(split, 4, shuffle=True, seed=0, workers=workers, prefetch=prefetch, pin=pin)
@@ -249,3 +250,63 @@ def test_the_error_survives_the_way_from_a_worker():
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error)
     assert again.__notes__ == error.__notes__
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("thread", [True, False])
+def test_an_epoch_may_begin_while_another_is_under_way(monkeypatch, workers, thread):
+    """As it does when statistics are measured in mid-epoch, over the training batches."""
+    monkeypatch.setattr(batching, "spare_core", lambda accelerator: thread)
+    others = len(multiprocessing.active_children())
+    split = Split(dataset=Numbers())
+    options = {"shuffle": True, "seed": 3, "transform": Noise(True), "workers": workers}
+
+    def rows(pairs):
+        return [(x.tolist(), y.tolist()) for x, y in pairs]
+
+    wanted = [rows(LoaderBatches(split, 2, **{**options, "workers": 0}).epoch(i)) for i in range(3)]
+    made = LoaderBatches(split, 2, **options)
+    for number in (0, 1):
+        outer = made.epoch(number)
+        begun = rows([next(outer), next(outer)])
+        assert rows(made.epoch(2)) == wanted[2]
+        inner = made.epoch(2, start=3)
+        assert rows([next(inner)]) == wanted[2][3:4]
+        assert begun + rows(outer) == wanted[number]
+        assert rows(inner) == wanted[2][4:]
+        assert len(multiprocessing.active_children()) == others + workers
+    given_up = made.epoch(0)
+    next(given_up)
+    made.close()
+    assert len(multiprocessing.active_children()) == others
+    assert rows(made.epoch(1)) == wanted[1]
+    del given_up
+    assert rows(made.epoch(2)) == wanted[2]
+    assert len(multiprocessing.active_children()) == others + workers
+    made.close()
+
+
+class Forked(torch.utils.data.Dataset):
+    """Tell whether the process that reads was forked by the main thread."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, i):
+        return torch.tensor([float(threading.current_thread().name == "MainThread")]), i
+
+
+def test_workers_are_forked_by_who_asks_and_not_by_the_thread(monkeypatch):
+    """In a fork of another thread, a process group that the main thread keeps hangs or crashes."""
+    monkeypatch.setattr(batching, "spare_core", lambda accelerator: True)
+    transform = Noise(True)
+    monkeypatch.setattr(Noise, "__call__", lambda self, x, y, generator: (
+        self.threads.add(threading.current_thread().name) or x, y))  # fmt: skip
+    split = Split(dataset=Forked())
+    made = LoaderBatches(split, 4, shuffle=True, seed=0, workers=2, transform=transform)
+    given_up = made.epoch(0)
+    next(given_up)
+    for epoch in (0, 1):
+        assert [x.min().item() for x, _ in made.epoch(epoch)] == [1.0, 1.0]
+    assert transform.threads == {"brickyard-ahead"}
+    made.close()

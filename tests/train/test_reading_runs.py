@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 import warm
+from torch import nn
 from torch.utils.data import Dataset
 
 from brickyard.errors import DataError, RecipeError
@@ -169,6 +170,29 @@ def test_a_killed_worker_ends_the_run_with_a_sentence_and_nothing_is_lost(tmp_pa
     assert "take workers: 0" in done.stderr
     if summary["steps"] > 3:
         assert Checkpoints(tmp_path / "run" / "checkpoints").load("last")["step"] >= 3
+
+
+def normed(input_shape, outputs):
+    """Return a model whose averaged weights need statistics of their own."""
+    return nn.Sequential(
+        nn.Linear(3, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, outputs)
+    )
+
+
+def test_statistics_are_measured_in_mid_epoch_beside_the_workers(tmp_path, monkeypatch):
+    """The average's pass over the training data must not take batches from the epoch under way."""
+    monkeypatch.setattr("brickyard.train.data.batching.spare_core", lambda accelerator: True)
+    rows = []
+    for workers in (0, 2):
+        one = recipe(
+            "large", on_error="skip", workers=workers, batch_size=100, evaluate_every=7,
+            model={"target": "test_reading_runs:normed"}, log_every=1,
+            augmentation=["gaussian_noise"],
+            regularizers=[{"name": "swa", "start": 5, "every": 2}],
+        )  # fmt: skip
+        rows.append(train(one, out=tmp_path / str(workers)).run.metrics())
+    assert rows[0] == rows[1]
+    assert len([row for row in rows[0] if row["split"] == "val"]) > 5
 
 
 class FailsAt(ProgressLines):

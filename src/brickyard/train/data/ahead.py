@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -29,7 +29,9 @@ def spare_core(accelerator: bool = False) -> bool:
     return cores > (1 if accelerator else torch.get_num_threads())
 
 
-def ahead(source: Iterator[T], depth: int) -> Iterator[T]:
+def ahead(
+    source: Iterator[T], depth: int, begin: Callable[[], object] | None = None
+) -> Iterator[T]:
     """Yield what ``source`` yields, which a thread asks for up to ``depth`` items in advance.
 
     The order is the same, and so is every item, as long as ``source`` shares no state with who
@@ -38,6 +40,9 @@ def ahead(source: Iterator[T], depth: int) -> Iterator[T]:
     Args:
         source: is only used by the thread.
         depth: items that may wait.
+        begin: called by who takes the first item, before there is a thread. Here processes are to
+            be forked: in a fork of another thread, Python takes apart what the main thread keeps
+            for itself, and a process group among that waits for threads that a fork does not have.
 
     Example:
         >>> list(ahead(iter(range(5)), 2))
@@ -62,6 +67,8 @@ def ahead(source: Iterator[T], depth: int) -> Iterator[T]:
         except BaseException as error:  # raised where the item is awaited
             put("error", error)
 
+    if begin is not None:
+        begin()
     thread = threading.Thread(target=work, name="brickyard-ahead", daemon=True)
     thread.start()
     try:

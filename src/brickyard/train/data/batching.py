@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from brickyard.errors import DataError, UserError
 from brickyard.train.data.ahead import ahead, spare_core
 from brickyard.train.data.base import Split
+from brickyard.train.data.loading import Loader, Reading
 from brickyard.train.data.reading import (
     POLICIES,
     Reader,
-    Requests,
     Unreadable,
     explaining_deaths,
     mix_seed,
@@ -91,10 +89,11 @@ class _Plan:
         self.ahead = prefetch if safe and spare_core(accelerator) else 0
 
     def _transformed(
-        self, transform: Transform, pairs: Iterator[Batch], epoch: int, start: int
-    ) -> Iterator[Batch]:
+        self, transform: Transform, pairs: Iterator[Batch], epoch: int, start: int,
+        begin: Callable[[], object] | None = None,
+    ) -> Iterator[Batch]:  # fmt: skip
         made = self._transforming(transform, pairs, epoch, start)
-        return ahead(made, self.ahead) if self.ahead else made
+        return ahead(made, self.ahead, begin) if self.ahead else made
 
     def _transforming(
         self, transform: Transform, pairs: Iterator[Batch], epoch: int, start: int
@@ -189,8 +188,8 @@ class LoaderBatches(_Plan):
 
     Random numbers that the dataset draws (torch, NumPy's global generator, ``random``) are seeded
     by seed, epoch and batch, so batches are the same with any number of workers and after any
-    resume; the process's own generators are left as they were. One epoch at a time. Worker
-    processes stay for the next epoch, until :meth:`close`.
+    resume; the process's own generators are left as they were. Worker processes stay for the next
+    epoch, until :meth:`close`; an epoch that begins while another is under way has its own.
 
     Args:
         split: a dataset of pairs (x, y).
@@ -228,21 +227,10 @@ class LoaderBatches(_Plan):
             drop_last=drop_last,
         )  # fmt: skip
         self.unreadable = Unreadable()
-        self._requests = Requests()
-        self._workers: dict[int | None, Any] = {}
         if workers:  # without them, samples are read here, with the process's own generators
             self._look_ahead(_checked(prefetch), accelerator=pin)
-        self._loader: DataLoader[Any] = DataLoader(
-            Reader(split.dataset, seed, on_error),
-            batch_size=None,  # a request is a whole batch
-            sampler=self._requests,
-            num_workers=workers,
-            collate_fn=_unchanged,
-            persistent_workers=workers > 0,
-            prefetch_factor=max(1, _checked(prefetch)) if workers else None,
-            pin_memory=pin,
-            generator=torch.Generator(),  # else every epoch would draw from the global one
-        )
+        reader = Reader(split.dataset, seed, on_error)
+        self._loader = Loader(reader, workers, _checked(prefetch), pin)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Return the batches of epoch ``number`` from the batch ``start`` on.
@@ -255,61 +243,43 @@ class LoaderBatches(_Plan):
         n = len(self.split)
         order = epoch_order(n, self.seed, number) if self.shuffle else torch.arange(n)
         cuts = order[: self.stop].split(self.batch_size)
-        self._requests.items = [
-            (number, index, cuts[index].tolist()) for index in range(start, self.count)
-        ]
-        pairs = self._read(number, start)
+        reading = Reading(
+            self._loader,
+            [(number, index, cuts[index].tolist()) for index in range(start, self.count)],
+        )
+        pairs = self._read(reading, number, start)
         if self.transform is None:
             return pairs
-        return self._transformed(self.transform, pairs, number, start)
+        return self._transformed(self.transform, pairs, number, start, reading.begin)
 
-    def _read(self, epoch: int, start: int) -> Iterator[Batch]:
-        loaded, index = self._started(), start
-        while True:
-            with explaining_deaths(
-                f"while batch {index} of epoch {epoch} was awaited", self._workers
-            ):
-                found = next(loaded, None)
-            if found is None:
-                return
-            if isinstance(found, UserError):
-                raise found
-            (x, y), skipped = found
-            if skipped:
-                self.unreadable.add("train" if self.shuffle else "val", skipped)
-            index += 1
-            yield x, y
-
-    def _started(self) -> Iterator[Any]:
-        """Start the loader, and remember the processes that it made."""
-        others = set(multiprocessing.active_children())
-        loaded = iter(self._loader)
-        made = set(multiprocessing.active_children()) - others
-        self._workers |= {process.pid: process for process in made}
-        return loaded
+    def _read(self, reading: Reading, epoch: int, start: int) -> Iterator[Batch]:
+        index, processes = start, self._loader.processes
+        try:
+            while True:
+                where = f"while batch {index} of epoch {epoch} was awaited"
+                with explaining_deaths(where, processes):
+                    found = next(reading, None)
+                if found is None:
+                    return
+                if isinstance(found, UserError):
+                    raise found
+                (x, y), skipped = found
+                if skipped:
+                    self.unreadable.add("train" if self.shuffle else "val", skipped)
+                index += 1
+                yield x, y
+        finally:
+            reading.close()
 
     def close(self) -> None:
-        """End the worker processes; a later epoch starts new ones.
-
-        The garbage collector would do so some day, after it has closed the queues by which
-        workers are told to leave: then each of them is waited for until it looks up, for seconds,
-        in whatever the process does at that moment.
-        """
-        loaded = self._loader._iterator
-        self._loader._iterator = None
-        self._workers.clear()
-        if loaded is not None:
-            loaded._shutdown_workers()  # pyright: ignore[reportAttributeAccessIssue]
+        """End the worker processes; a later epoch starts new ones."""
+        self._loader.close()
 
 
 def _checked(prefetch: int) -> int:
     if prefetch < 0:
         raise DataError(f"prefetch must be 0 at least; got {prefetch}")
     return prefetch
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
 
 
 def batches(

@@ -103,19 +103,6 @@ def close_batches(batches: Any) -> None:
         close()
 
 
-class Requests:
-    """Hold the batches that a loader shall read next: (epoch, batch, samples)."""
-
-    def __init__(self) -> None:
-        self.items: list[tuple[int, int, list[int]]] = []
-
-    def __iter__(self) -> Iterator[tuple[int, int, list[int]]]:
-        return iter(self.items)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-
 class Reader(Dataset[Any]):
     """Read whole batches of a dataset, with random numbers that depend on the batch alone.
 
