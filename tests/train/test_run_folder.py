@@ -1,5 +1,6 @@
 """What a run folder tells: recipe, commit, and what the page rests on."""
 
+import os
 import subprocess
 
 import numpy as np
@@ -31,7 +32,13 @@ def test_the_environment_tells_the_commit(tmp_path):
     assert asked() == (git("rev-parse", "HEAD"), False)
     (tmp_path / "a.txt").write_text("b", encoding="utf-8")
     assert asked() == (git("rev-parse", "HEAD"), True)
-    (tmp_path / ".git" / "index").write_bytes(b"damaged")
+    git("commit", "-aqm", "second")
+    index = tmp_path / ".git" / "index"
+    os.utime(tmp_path / "a.txt", (1e9, 1e9))  # git would note that the content is as it was
+    before = index.read_bytes()
+    assert asked() == (git("rev-parse", "HEAD"), False)
+    assert index.read_bytes() == before, "the repository is only read"
+    index.write_bytes(b"damaged")
     assert asked() == (git("rev-parse", "HEAD"), False)
     with pytest.raises(KeyError), asking_git(tmp_path):
         raise KeyError

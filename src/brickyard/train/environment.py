@@ -78,7 +78,8 @@ def asking_git(root: Path) -> Iterator[Callable[[], tuple[str, bool]]]:
     Yields:
         What returns the commit that the folder stands at, "" for none, and whether files differ.
     """
-    words = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch"]
+    # Without the flag git writes the index anew, and being killed at it leaves its lock behind.
+    words = ["git", "--no-optional-locks", "-C", str(root), "status", "--porcelain=v2", "--branch"]
     try:
         asked = subprocess.Popen(
             [*words, "--untracked-files=no"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
