@@ -106,6 +106,7 @@ if __name__ == "__main__":
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", "was killed (SIGKILL)", "lower workers"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "crashed (SIGSEGV)", "native library"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "asked to end from outside (SIGTERM)", "ask the"),
         ("os._exit(3)", "ended itself (exit code 3)", "leaves the process"),
     ],
 )

@@ -5,7 +5,7 @@ import torch
 from ranks import on_ranks
 from torch import nn
 
-from brickyard.train.batch_norms import join_batch_norms, joined
+from brickyard.train.batch_norms import join_batch_norms, joined, part_batch_norms
 
 SHAPES = {nn.BatchNorm1d: (5,), nn.BatchNorm2d: (5, 4, 3), nn.BatchNorm3d: (5, 2, 3, 2)}
 CASES = {
@@ -13,6 +13,7 @@ CASES = {
     "sequences": (nn.BatchNorm1d, (5, 7), {}, torch.float64),
     "mean of all": (nn.BatchNorm1d, (5,), {"momentum": None}, torch.float64),
     "no weight": (nn.BatchNorm1d, (5,), {"affine": False}, torch.float64),
+    "no bias": (nn.BatchNorm1d, (5,), {"bias": False}, torch.float64),
     "no statistics": (nn.BatchNorm1d, (5,), {"track_running_stats": False}, torch.float64),
     "large eps": (nn.BatchNorm2d, (5, 4, 3), {"eps": 0.5, "momentum": 0.7}, torch.float64),
     "single": (nn.BatchNorm2d, (5, 4, 3), {}, torch.float32),
@@ -110,13 +111,17 @@ class Own(nn.BatchNorm1d):
 def test_other_layers_are_left_alone():
     model = nn.Sequential(nn.BatchNorm1d(3), Own(3), nn.LayerNorm(3), nn.Identity())
     before = list(model.state_dict())
-    join_batch_norms(model)
-    join_batch_norms(model)
+    assert join_batch_norms(model)
+    assert not join_batch_norms(model), "they are already"
+    assert "Joined" not in repr(model)
     assert [joined(layer) for layer in model] == [True, False, False, False]
     assert isinstance(model[0], nn.BatchNorm1d)
     assert list(model.state_dict()) == before
     model.eval()  # alone, and in no group
     assert model(torch.ones(2, 3)).shape == (2, 3)
+    part_batch_norms(model)
+    assert [type(layer) for layer in model[:2]] == [nn.BatchNorm1d, Own]
+    assert model.train()(torch.rand(2, 3)).shape == (2, 3)
 
 
 def test_shapes_are_checked_as_torch_does():

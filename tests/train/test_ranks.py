@@ -40,6 +40,9 @@ CASES = {
     "ddp batch norm averaged": {
         "model": {"target": "rank_jobs:Normed"}, "batch_size": 97, "accumulate": 1,
         "regularizers": [{"name": "swa", "start": "30%", "every": 3}]},
+    "fsdp batch norm averaged": {
+        "model": {"target": "rank_jobs:Normed"}, "distributed": "fsdp",
+        "regularizers": [{"name": "ema", "decay": 0.8}]},
     "last batch of one": {"batch_size": 359, "accumulate": 2},  # 1,437 = 4 * 359 + 1
 }  # fmt: skip
 STOP = 8  # calls of the loss: in the middle of the first epoch
@@ -65,6 +68,8 @@ def root(tmp_path_factory):
     two = [(root / f"{name}, two", {**RECIPE, **changes}, 0) for name, changes in CASES.items()]
     for how in ("ddp", "fsdp"):
         recipe = {**RECIPE, "distributed": how, "regularizers": [{"name": "ema", "decay": 0.8}]}
+        if how == "ddp":  # rows of several steps, of which a stop cuts one in two
+            recipe["log_every"] = 2
         two.append((root / f"{how}, whole", recipe, 0))
         for name in ("one", "two", "three")[: 3 if how == "fsdp" else 2]:
             two.append((root / f"{how}, stopped, {name}", recipe, STOP))

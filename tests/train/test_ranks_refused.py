@@ -38,6 +38,17 @@ CASES = {
     "sophia": ({**PLAIN, "optimizer": "sophia_g"}, f"estimate of the curvature {ALONE}"),
     "fp16 and fsdp": ({**PLAIN, "precision": "fp16", "distributed": "fsdp"},
                       f"precision: fp16, with fsdp {ALONE}"),
+    "manifold mixup": (
+        {**PLAIN, "augmentation": [{"name": "manifold_mixup", "layers": ["body.0"]}]},
+        f"manifold_mixup {ALONE}"),
+    "bf16 weights and fsdp": (
+        {**PLAIN, "precision": "bf16_weights", "distributed": "fsdp",
+         "model": {"name": "mlp", "hidden": [8], "normalization": "layer_norm"}},
+        "keeps the weights of a block in one format; the model has torch.bfloat16 and torch.float"),
+    "a whole graph": (
+        {**PLAIN, "model": {"name": "mlp", "hidden": [8], "normalization": "batch_norm"},
+         "compile": {"backend": "eager", "fullgraph": True}},
+        "fullgraph leaves no room for what batch norms send to other processes"),
     "telemetry and fsdp": ({**PLAIN, "telemetry": True, "distributed": "fsdp"},
                            "telemetry: telemetry knows no sums over processes"),
 }  # fmt: skip
@@ -80,9 +91,10 @@ def test_each_process_has_an_accelerator_of_its_own(monkeypatch):
     )
     monkeypatch.setattr(dist, "get_rank", lambda: 5)
     monkeypatch.setattr(dist, "get_world_size", lambda: 8)
-    monkeypatch.setattr(dist, "get_backend", lambda: "nccl")
     mine = ranks.Ranks("ddp", "auto")
-    assert begun == [("nccl", 1)], "the device is chosen before anything is sent"
+    assert begun == [("cpu:gloo,cuda:nccl", 1)], (
+        "metrics stay on the CPU, and the device is chosen before anything is sent"
+    )
     assert mine.device("auto") == "cuda:1"
     assert mine._device() == torch.device("cuda:1")
     with pytest.raises(RecipeError, match=r"cuda:1 is one device, and 8 proc.*; take cuda:"):

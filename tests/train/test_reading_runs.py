@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import textwrap
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -222,6 +223,32 @@ def test_no_worker_outlives_its_run(tmp_path, how):
     if how == "stops":
         resume(tmp_path / "run")
         assert set(multiprocessing.active_children()) <= others
+
+
+SIGNALLED = """
+import os, signal, sys
+sys.path.insert(0, {folder!r})
+from test_reading_runs import ProgressLines, recipe
+from brickyard.train import train
+
+class Asked(ProgressLines):
+    def boundary(self, loop):
+        if loop.state.step >= 13:
+            os.killpg(0, signal.SIGTERM)
+
+os.setpgid(0, 0)  # as a shell, timeout or torchrun start it: what they signal is the whole group
+one = recipe("large", on_error="skip", workers=2, batch_size=100)
+print(train(one, out={out!r}, progress=Asked()).summary["exit_reason"])
+"""
+
+
+def test_a_signal_to_the_whole_group_stops_the_run_and_not_its_workers(tmp_path):
+    script = tmp_path / "signalled.py"
+    folder = str(Path(__file__).parent)
+    script.write_text(SIGNALLED.format(folder=folder, out=str(tmp_path / "run")))
+    done = warm.run([script])
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+    assert Checkpoints(tmp_path / "run" / "checkpoints").load("last")["step"] >= 13
 
 
 @pytest.mark.parametrize("what", [lr_range_of, measure, ladder])

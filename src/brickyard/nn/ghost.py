@@ -192,7 +192,7 @@ class GhostBatchNorm1d(_GhostBatchNorm):
     "small batch that you scaled up from.",
     avoid_when="The batch is no larger than ghost_size: it is batch_norm then. Parts of below "
     "about 8 samples: statistics too noisy, as for batch_norm. Several devices: plain batch_norm "
-    "already sees each device's share alone (and torch's convert_sync_batchnorm replaces it).",
+    "already sees each device's share alone, in a loop of your own or with sync_batch_norm: false.",
     best_for="Large-batch training of convolutional classifiers; tables with TabNet. "
     "GhostBatchNorm1d and GhostBatchNorm2d by the number of spatial axes.",
     paper="Hoffer, Hubara & Soudry 2017, Train Longer, Generalize Better, arXiv:1705.08741; "

@@ -83,14 +83,17 @@ class Average(ABC):
             return False
         weight = self._weight()
         self.updates += 1
-        olds, news = [], []
+        # By kind: shards and whole tensors (buffers are whole) do not go into one call.
+        pairs = dict[type, tuple[list[Any], list[Any]]]()
         for name, t in self._moving():
             old = self.averaged.get(name)
             if old is None or old.shape != t.shape:
                 self._explain({n: _wide(t) for n, t in self._moving()})
+            olds, news = pairs.setdefault(type(old), ([], []))
             olds.append(old)
             news.append(t if t.dtype == old.dtype else t.to(old.dtype))  # pyright: ignore
-        torch._foreach_lerp_(olds, news, weight)  # pyright: ignore[reportPrivateImportUsage]
+        for olds, news in pairs.values():
+            torch._foreach_lerp_(olds, news, weight)  # pyright: ignore[reportPrivateImportUsage]
         return True
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,17 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["join_batch_norms", "joined"]
+__all__ = ["join_batch_norms", "joined", "part_batch_norms"]
 
 
 class _Joined(nn.modules.batchnorm._BatchNorm):
     """Share statistics while training; evaluate as the parent does."""
 
+    #: Set when layers are joined; the doctor knows them by it.
+    normalized: Callable[..., Any]
+
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
         self._check_input_dim(input)
-        output, mean, var, count = _normalize(input, self.weight, self.bias, self.eps)
+        output, mean, var, count = self.normalized(input, self.weight, self.bias, self.eps)
         if self.track_running_stats:
             self._follow(mean, var * (count / (count - 1)))
         return output
@@ -48,23 +52,30 @@ class _Joined3d(_Joined, nn.BatchNorm3d):
 
 
 _OF = {nn.BatchNorm1d: _Joined1d, nn.BatchNorm2d: _Joined2d, nn.BatchNorm3d: _Joined3d}
+for _plain, _joint in _OF.items():  # what reports and findings call them
+    _joint.__name__ = _joint.__qualname__ = _plain.__name__
 
 
-def join_batch_norms(model: nn.Module) -> None:
+def join_batch_norms(model: nn.Module) -> bool:
     """Let torch's batch norms normalize by what all processes hold, in training.
 
-    Outputs, gradients and running statistics become those of one process with the whole batch.
-    In training, every process must call the model as often as the others. A forward pass sends
-    two numbers a channel and their count, a backward pass two more. torch's ``SyncBatchNorm``
-    does the same on accelerators and refuses the CPU.
+    Outputs, gradients and running statistics become those of one process with the whole batch
+    (with a batch that all processes have as a whole, the running variances' n / (n - 1) counts it
+    several times). In training, every process must call the model as often as the others. A
+    forward pass sends two numbers a channel and their count, a backward pass two more. torch's
+    ``SyncBatchNorm`` does the same on accelerators and refuses the CPU.
 
     Args:
         model: changed in place: names, parameters and buffers stay, layers get another class.
             Classes of one's own are left alone.
 
+    Returns:
+        Whether there was any.
+
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
         >>> join_batch_norms(model)
+        True
         >>> joined(model[1]), list(model.state_dict())[2:4]
         (True, ['1.weight', '1.bias'])
 
@@ -73,9 +84,24 @@ def join_batch_norms(model: nn.Module) -> None:
         and variances of parts are joined as in Chan, Golub, LeVeque, "Updating Formulae and a
         Pairwise Algorithm for Computing Sample Variances", 1979, eq. 2.1.
     """
+    # Here, since it imports torch's compiler, which one process alone may never need.
+    _Joined.normalized = staticmethod(torch.compiler.disable(_Normalize.apply))
+    found = [module for module in model.modules() if type(module) in _OF]
+    for module in found:
+        module.__class__ = _OF[type(module)]
+    return bool(found)
+
+
+def part_batch_norms(model: nn.Module) -> None:
+    """Make joined batch norms torch's own again, when there are no other processes any more.
+
+    Args:
+        model: changed in place.
+    """
+    plain = {joint: kind for kind, joint in _OF.items()}
     for module in model.modules():
-        if type(module) in _OF:
-            module.__class__ = _OF[type(module)]
+        if type(module) in plain:
+            module.__class__ = plain[type(module)]
 
 
 def joined(module: nn.Module) -> bool:
@@ -111,7 +137,11 @@ class _Normalize(torch.autograd.Function):
         grad, unit = _wide(grad), (_wide(x) - mean.view(shape)) * scale.view(shape)
         sums = torch.stack([(grad * unit).sum(ctx.dims), grad.sum(ctx.dims)])
         # Those of weight and bias stay this process's: the engine adds them up with all others.
-        own = [None, None] if weight is None else [one.clone() for one in sums.to(weight.dtype)]
+        kind = x.dtype if weight is None else weight.dtype
+        own = [
+            one.to(kind, copy=True) if needed else None
+            for one, needed in zip(sums, ctx.needs_input_grad[1:3], strict=True)
+        ]
         if not ctx.needs_input_grad[0]:
             return None, *own, None
         dist.all_reduce(sums)
@@ -120,11 +150,6 @@ class _Normalize(torch.autograd.Function):
             scale = scale * weight
         found = (grad - unit * slope.view(shape) - shift.view(shape)) * scale.view(shape)
         return found.to(x.dtype), *own, None
-
-
-@torch.compiler.disable()
-def _normalize(*given: Any) -> tuple[Tensor, ...]:
-    return _Normalize.apply(*given)
 
 
 def _wide(x: Tensor) -> Tensor:

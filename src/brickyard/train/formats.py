@@ -99,7 +99,7 @@ def try_precision(precision: Precision, recipe: Recipe, data: Data, parts: Parts
         return
     model, device = parts.model, next(parts.model.parameters()).device
     size = min(_SAMPLES, len(data.train))
-    x, _ = next(iter(batches(data.train, size, shuffle=False, seed=0).epoch(0)))
+    x, _ = next(iter(batches(data.train, size, shuffle=False, seed=0, on_error="skip").epoch(0)))
     try:
         with Untouched([model]):
             model.train()  # some operations run in training only

@@ -11,7 +11,7 @@ losses are weighted by what the parts hold, so the step is that of one process w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from brickyard.errors import RecipeError
-from brickyard.train.batch_norms import join_batch_norms
+from brickyard.train.batch_norms import join_batch_norms, part_batch_norms
 from brickyard.train.closure import needs_closure
 from brickyard.train.data import Batches, mix_seed
 from brickyard.train.tasks import Task
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Ranks", "started"]
 
 Batch = tuple[Tensor, Tensor]
-#: What sends tensors of an accelerator; gloo sends those of the CPU.
+#: What sends tensors of an accelerator; gloo sends those of the CPU, such as metrics' states.
 BACKENDS = {"cuda": "nccl", "xpu": "xccl"}
 
 
@@ -64,9 +64,9 @@ class Ranks:
         if kind in BACKENDS and self.local < torch.accelerator.device_count():
             torch.accelerator.set_device_index(self.local)  # or all send objects through the first
         if not dist.is_initialized():
-            backend = BACKENDS.get(kind, "gloo")
+            backend = f"cpu:gloo,{kind}:{BACKENDS[kind]}" if kind in BACKENDS else "gloo"
             dist.init_process_group(backend, timeout=timedelta(minutes=10))
-        self.how = how
+        self.how, self._kind = how, kind if kind in BACKENDS else "cpu"
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self.leads = self.rank == 0
         self.forward: nn.Module = nn.Identity()  # until ``wrap``
@@ -87,6 +87,13 @@ class Ranks:
         """
         if not self.sharded:
             return model
+        formats = {p.dtype for p in model.parameters()}
+        if len(formats) > 1:
+            raise RecipeError(
+                f"distributed: fsdp keeps the weights of a block in one format; the model has "
+                f"{' and '.join(sorted(map(str, formats)))}: take precision: bf16, whose weights "
+                "are fp32, or distributed: ddp"
+            )
         kind = next(model.parameters()).device.type
         mesh = init_device_mesh(kind, (self.count,))
         for p in model.parameters():  # those of convolutions may have channels last
@@ -133,8 +140,8 @@ class Ranks:
         """
         parts = setup.parts
         self._check(setup)
-        if setup.recipe.sync_batch_norm:
-            join_batch_norms(parts.model)
+        if setup.recipe.sync_batch_norm and join_batch_norms(parts.model):
+            self._check_graph(setup.recipe.compile)
         setup.findings += apart(setup.recipe, parts.model, self.count)
         self.wrap(parts.model, setup.task)
         self.settle()
@@ -150,6 +157,9 @@ class Ranks:
             "adversarial training": parts.adversary is not None,
             f"{setup.recipe.optimizer.label}'s estimate of the curvature": bool(parts.curvature),
             "an optimizer that asks for gradients by itself": needs_closure(parts.optimizer),
+            "manifold_mixup": any(
+                one.name == "manifold_mixup" for one in setup.recipe.augmentation
+            ),
             "precision: fp16, with fsdp": cut and parts.scaler is not None,
             "a penalty on the weights, with fsdp": cut and bool(parts.penalties),
             "a constraint on the weights, with fsdp": cut and bool(parts.constraints),
@@ -161,6 +171,13 @@ class Ranks:
             raise RecipeError(
                 f"{found[0]} acts on one process alone, so that {self.count} processes would "
                 "drift apart; leave it out, or train with one process"
+            )
+
+    def _check_graph(self, options: Any) -> None:
+        if isinstance(options, Mapping) and options.get("fullgraph"):
+            raise RecipeError(
+                "compile: fullgraph leaves no room for what batch norms send to other processes; "
+                "leave it out, or set sync_batch_norm: false"
             )
 
     def quiet(self, quiet: bool) -> None:
@@ -207,6 +224,8 @@ class Ranks:
             number: the epoch.
         """
         part: Any = batches
+        while not isinstance(part, _Part):  # a profile, of steps and not of this
+            part = part.inner
         size = 0
         for pair in part.epoch(number):
             size = size or part.size
@@ -269,9 +288,7 @@ class Ranks:
         return tensor.tolist()
 
     def _device(self) -> torch.device:
-        kinds = {backend: kind for kind, backend in BACKENDS.items()}
-        kind = kinds.get(dist.get_backend(), "cpu")
-        return torch.device("cpu") if kind == "cpu" else torch.device(kind, self.local)
+        return torch.device(self._kind, self.local) if self._kind != "cpu" else torch.device("cpu")
 
     # --- Checkpoints and the end ------------------------------------------------------------------
 
@@ -287,6 +304,7 @@ class Ranks:
     def leave(self) -> None:
         """Wait for everybody, and end the processes' group."""
         dist.barrier()
+        part_batch_norms(self.forward)
         dist.destroy_process_group()
 
 

@@ -71,7 +71,10 @@ def together(state: dict[str, Any], folder: Path, ranks: Ranks) -> dict[str, Any
     """
     from brickyard.train.shards import pack
 
-    state = {**state, "rngs": ranks.gather(state["rng"]), "tally": ranks.gather(state["tally"])}
+    losses = state["state"]["window"]  # since the latest row, each of this process's part
+    seen = {**state["state"], "window": ranks.mean(losses) if losses else []}
+    state = {**state, "state": seen, "rngs": ranks.gather(state["rng"]),
+             "tally": ranks.gather(state["tally"])}  # fmt: skip
     return pack(state, ranks.decide(folder), state["step"], ranks)
 
 

@@ -114,7 +114,9 @@ def apart(recipe: Recipe, model: nn.Module, count: int) -> list[dict[str, str]]:
             "why": "The mean over parts is not the value of the whole for such a loss.",
         })  # fmt: skip
     norms = [
-        name for name, m in model.named_modules() if isinstance(m, _BATCH_NORMS) and not joined(m)
+        name
+        for name, m in model.named_modules()
+        if isinstance(m, _BATCH_NORMS) and not (joined(m) and m.track_running_stats)
     ]
     if norms:
         found.append({

@@ -88,6 +88,8 @@ def layer_called(seen: Seen, forwards: Forwards, module: nn.Module, args: Any) -
     if given is None or facts is None or given.ndim < 2:
         return
     count = given.numel() // max(1, given.shape[1])
+    if hasattr(module, "normalized"):  # the trainer's, by the values of all processes
+        count *= torch.distributed.get_world_size()
     facts.looks += 1
     facts.facts.setdefault("values", []).append(count)
     own = list(module.parameters(recurse=False))

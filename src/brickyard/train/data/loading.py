@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -35,6 +37,7 @@ class Loader:
             batch_size=None,  # a request is a whole batch
             num_workers=workers,
             collate_fn=_unchanged,
+            worker_init_fn=_apart,
             prefetch_factor=max(1, prefetch) if workers else None,
             pin_memory=pin,
         )  # fmt: skip
@@ -136,6 +139,15 @@ def _end(items: Any) -> None:
     shutdown = getattr(items, "_shutdown_workers", None)
     if shutdown is not None:
         shutdown()
+
+
+def _apart(worker: int) -> None:
+    """Leave the group of the terminal and of launchers: a signal to all would end the reading.
+
+    Their parent is asked to stop, finishes its step, saves, and ends them itself.
+    """
+    with suppress(AttributeError, OSError):
+        os.setpgid(0, 0)
 
 
 def _unchanged(batch: Any) -> Any:

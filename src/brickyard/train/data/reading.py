@@ -217,6 +217,9 @@ def explain_death(message: str, where: str, workers: Mapping[int | None, Any]) -
     elif code == -signal.SIGBUS or "signal: Bus error" in found[2]:
         what = "ran out of shared memory (SIGBUS)"
         remedy = "give the system more (docker: --shm-size), or lower workers or prefetch"
+    elif code == -signal.SIGTERM or "signal: Terminated" in found[2]:
+        what = "was asked to end from outside (SIGTERM)"
+        remedy = "ask the training process instead, which stops after its step and saves"
     elif code < 0 or "by signal: " in found[2]:
         how = signal.Signals(-code).name if code else found[2].partition("by signal: ")[2]
         what = f"crashed ({how.strip(' .')})"
